@@ -1,0 +1,1 @@
+"""Training of `primer-inpaint`, the tiny inpainting model that ships with Underpaint."""

@@ -1,0 +1,37 @@
+"""Hosts: where workers run. The server knows only this interface; a new place to run workers is one class."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
+
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import BlobChunk, Model, Submit, Worker
+
+from ...worker.interface import Memory
+
+
+class Host(Protocol):
+    """A place that runs jobs."""
+
+    def models(self) -> tuple[Model, ...]:
+        """What can run here. Answers at once, also while the worker is starting."""
+
+    @property
+    def worker(self) -> Worker:
+        """How the worker is at this moment."""
+
+    async def start(self, on_change: Callable[[Worker], None]) -> None:
+        """Begin to start the worker, without waiting for it; `on_change` hears of every new state."""
+
+    def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncIterator[Record]:
+        """Run one job and yield its messages; the last one is `Done`, `Failed` or `Cancelled`, whatever happens."""
+
+    def cancel(self, job: str) -> None:
+        """Ask to stop a running job, which still ends through `run`. Nothing happens for a job that is not running."""
+
+    async def free_memory(self) -> Memory | None:
+        """Memory of the device; None while there is no worker."""
+
+    async def close(self) -> None:
+        """Stop the worker. No process is left behind."""

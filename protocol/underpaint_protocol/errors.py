@@ -1,0 +1,143 @@
+"""Everything that can go wrong, in one table: a code, a sentence for the artist, a hint, and whether to try again.
+
+Sentences and hints may have places in braces that `describe` fills. Both ends, the docs and the tests read this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict
+
+from .fields import Record, flag, text
+
+
+@dataclass(frozen=True)
+class ErrorInfo(Record):
+    """One error as it travels."""
+
+    code: str = text(64, pattern=r"[a-z_]+")
+    message: str = text(2000)
+    hint: str = text(2000)
+    retryable: bool = flag()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `retryable`: the same request may succeed later, unchanged."""
+
+    message: str
+    hint: str
+    retryable: bool = False
+
+
+TABLE: Dict[str, Row] = {
+    # What the connection can do wrong.
+    "malformed_message": Row(
+        "The plugin and the daemon did not understand each other: {detail}.",
+        "Install the plugin and the daemon from the same release.",
+    ),
+    "unknown_message": Row(
+        "The daemon does not know the request “{detail}”.",
+        "Install the plugin and the daemon from the same release.",
+    ),
+    "invalid_field": Row("{detail}.", "Correct the value and try again."),
+    "bad_blob": Row(
+        "Part of the picture was damaged on its way: {detail}.",
+        "Try again. If it happens often, the connection is unreliable.",
+        retryable=True,
+    ),
+    "out_of_order": Row(
+        "The plugin and the daemon are out of step: {detail}.",
+        "Reconnect and try again.",
+        retryable=True,
+    ),
+    "unauthorized": Row(
+        "The daemon did not accept the token.",
+        "Copy the token again from the machine on which the daemon runs.",
+    ),
+    "forbidden_origin": Row("Web pages may not use this daemon.", "Connect from Krita or from the command line."),
+    "forbidden_host": Row(
+        "The daemon does not answer under this name.",
+        "Use 127.0.0.1, or start the daemon with --allow-host NAME.",
+    ),
+    "wrong_version": Row(
+        "The plugin and the daemon speak different versions of their language.",
+        "Install the plugin and the daemon from the same release.",
+    ),
+    "unreachable": Row(
+        "Underpaint's daemon is not running at {detail}.",
+        "Start it, or correct the address in the settings.",
+        retryable=True,
+    ),
+    "disconnected": Row(
+        "The connection to the daemon was lost.",
+        "Nothing in your painting was changed. Press Generate again once the daemon is back.",
+        retryable=True,
+    ),
+    # What a job can ask wrongly.
+    "unknown_model": Row("There is no model called “{detail}” here.", "Choose one of the models in the list."),
+    "unsupported_task": Row("The model “{model}” cannot do that: {detail}.", "Choose another model."),
+    "unknown_scheduler": Row("There is no scheduler called “{detail}”.", "Choose one of: {known}."),
+    "wrong_mask_size": Row(
+        "The selection mask does not fit the picture: {detail}.",
+        "Select again and try once more.",
+    ),
+    "missing_pixels": Row(
+        "Part of the picture never arrived: {detail}.",
+        "Try again.",
+        retryable=True,
+    ),
+    "too_many_pixels": Row(
+        "The area is too large: {detail}.",
+        "Select a smaller area, or scale the picture down.",
+    ),
+    "too_many_jobs": Row(
+        "Too many pictures are waiting already ({detail}).",
+        "Wait until one is finished, or cancel one.",
+        retryable=True,
+    ),
+    "duplicate_job": Row(
+        "A job with this name exists already.",
+        "Give each job a name of its own.",
+    ),
+    "unknown_job": Row("There is no such job.", "It may have ended already."),
+    "empty_selection": Row(
+        "The selection lies outside the canvas.",
+        "Select something inside the picture and try again.",
+    ),
+    # What can happen to a job.
+    "worker_died": Row(
+        "The painting process stopped unexpectedly ({detail}) and was started again.",
+        "Try again. If it happens each time, choose a smaller area or model.",
+        retryable=True,
+    ),
+    "worker_unavailable": Row(
+        "The painting process does not start: {detail}.",
+        "Run “underpaint doctor” on the machine on which the daemon runs, and look at its log.",
+    ),
+    "out_of_memory": Row(
+        "There was not enough memory for this picture: {detail}.",
+        "Choose a smaller area, fewer pictures at once, or a smaller model.",
+    ),
+    "model_broken": Row(
+        "The model “{model}” could not be loaded: {detail}.",
+        "Its files may be damaged. Install it again.",
+    ),
+    "shutting_down": Row("The daemon is being stopped.", "Start it again and repeat the job.", retryable=True),
+    "internal": Row(
+        "Something went wrong inside the daemon.",
+        "The daemon's log has the details. Please report it.",
+    ),
+}
+
+
+def describe(code: str, **places: object) -> ErrorInfo:
+    """The error `code` with its places filled.
+
+    Raises `KeyError` if the code is not in the table or a place of its sentence is not given: both are faults of the
+    caller, found by the tests.
+    """
+    row = TABLE[code]
+    clipped = {name: str(value)[:500] for name, value in places.items()}
+    message = row.message.format(**clipped)
+    return ErrorInfo(code, message[:1].upper() + message[1:], row.hint.format(**clipped), row.retryable)

@@ -1,0 +1,101 @@
+"""From messages to bytes and back: a set of message types, encoded as msgpack maps with a `type` key."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Dict, Iterator, Tuple, Type, TypeVar
+
+import msgpack  # type: ignore[import-untyped,unused-ignore]
+
+from .exceptions import InvalidField, MalformedMessage, UnknownMessage
+from .fields import IDENTIFIER, Record
+
+M = TypeVar("M", bound=Record)
+
+MAX_DEPTH = 8
+"""Maps and lists inside one another, at most; the deepest message of the language has 4."""
+
+_LIMITS = {"max_str_len": 1 << 18, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
+
+
+class Vocabulary:
+    """Message types by name. A new message is one dataclass under this object's `message` decorator."""
+
+    def __init__(self, max_frame: int) -> None:
+        """`max_frame` is the largest encoded message in bytes."""
+        self.max_frame = max_frame
+        self._by_name: Dict[str, Type[Record]] = {}
+        self._names: Dict[Type[Record], str] = {}
+
+    def message(self, name: str) -> Callable[[Type[M]], Type[M]]:
+        """Class decorator: declare a record as the message `name`."""
+
+        def declare(cls: Type[M]) -> Type[M]:
+            if name in self._by_name:
+                raise ValueError(f"two messages are called {name!r}")
+            self._by_name[name] = cls
+            self._names[cls] = name
+            return cls
+
+        return declare
+
+    def __iter__(self) -> Iterator[Tuple[str, Type[Record]]]:
+        return iter(self._by_name.items())
+
+    def name_of(self, message: Record) -> str:
+        """The `type` under which a message travels."""
+        return self._names[type(message)]
+
+    def encode(self, message: Record) -> bytes:
+        """One message as bytes: a msgpack map of `type` and the message's fields."""
+        wire = {"type": self.name_of(message)}
+        wire.update(message.to_wire())
+        packed: bytes = msgpack.packb(wire, use_bin_type=True)
+        return packed
+
+    def decode(self, data: bytes) -> Record:
+        """The message in `data`.
+
+        Raises `MalformedMessage` if the bytes are no message at all, `UnknownMessage` for a type outside this
+        vocabulary, and `InvalidField` for a value that its field does not allow.
+        """
+        wire = self._unpack(data)
+        name = wire.pop("type", None)
+        if not isinstance(name, str):
+            raise MalformedMessage("the message has no type")
+        cls = self._by_name.get(name)
+        if cls is None:
+            raise UnknownMessage(name[:64])
+        try:
+            return cls.from_wire(wire)
+        except InvalidField as error:
+            raise InvalidField(error.field, error.problem, job=_job_of(wire)) from None
+
+    def _unpack(self, data: bytes) -> Dict[str, Any]:
+        if len(data) > self.max_frame:
+            raise MalformedMessage(f"the message has {len(data)} bytes; {self.max_frame} are allowed")
+        try:
+            wire = msgpack.unpackb(data, raw=False, strict_map_key=True, max_bin_len=self.max_frame, **_LIMITS)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise MalformedMessage(f"the bytes are not a message: {error}") from None
+        if not isinstance(wire, dict) or _depth(wire) > MAX_DEPTH:
+            raise MalformedMessage("the message is not a map, or nests too deeply")
+        return wire
+
+
+def _job_of(wire: Dict[str, Any]) -> Any:
+    job = wire.get("job")
+    return job if isinstance(job, str) and re.fullmatch(IDENTIFIER, job) else None
+
+
+def _depth(root: Any) -> int:
+    """How many maps and lists lie inside one another, counted without recursion."""
+    deepest, pending = 0, [(root, 1)]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, (dict, list)):
+            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                break
+            pending.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+    return deepest
