@@ -69,9 +69,7 @@ class ClientSession:
         """The first frame to send."""
         return vocabulary.encode(Hello(self.client))
 
-    def submit(
-        self, job: str, request: Request, blobs: Sequence[bytes] = (), previews: bool = True
-    ) -> Iterator[bytes]:
+    def submit(self, job: str, request: Request, blobs: Sequence[bytes] = (), previews: bool = True) -> Iterator[bytes]:
         """The frames that submit a job: the pixels that `request` names, then the request itself.
 
         Raises `OutOfOrder` if a job of this id is running, and `BlobError` if `request` names a blob that is not

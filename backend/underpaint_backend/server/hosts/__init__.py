@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
 
 from underpaint_protocol.fields import Record
@@ -24,7 +24,7 @@ class Host(Protocol):
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         """Begin to start the worker, without waiting for it; `on_change` hears of every new state."""
 
-    def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncIterator[Record]:
+    def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
         """Run one job and yield its messages; the last one is `Done`, `Failed` or `Cancelled`, whatever happens."""
 
     def cancel(self, job: str) -> None:

@@ -1,0 +1,114 @@
+"""`underpaint generate`: one picture from the command line, through the daemon like everyone's."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+
+from PIL import Image
+from underpaint_protocol.client import Picture
+from underpaint_protocol.exceptions import InvalidField
+from underpaint_protocol.geometry import Box
+from underpaint_protocol.locations import DEFAULT_PORT, token_file
+from underpaint_protocol.messages import Error, Failed, Progress, Request
+
+from ..client import Refused, connect
+from ..pictures import BadPicture, Order, inpainting, lay_over, open_picture
+from . import CommandError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `generate`."""
+    parser.add_argument("prompt", help="what should be there")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="the picture to paint into")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="the selection: white is painted, black stays")
+    parser.add_argument("--size", default="512x512", metavar="WxH", help="of a picture without --image")
+    parser.add_argument("--model", default="primer-inpaint")
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT")
+    parser.add_argument("--strength", type=float, default=1.0, help="0 to 1; less keeps more of what is there")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--scheduler")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a random one)")
+    parser.add_argument("--url", default=f"ws://127.0.0.1:{DEFAULT_PORT}", help="the daemon (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Paint one picture; the exit code is 1 if the daemon could not."""
+    try:
+        canvas, order = _order(arguments)
+        token = token_file().read_text(encoding="ascii").strip()
+    except (BadPicture, InvalidField) as error:
+        raise CommandError(str(error)) from None
+    except FileNotFoundError:
+        raise CommandError("the daemon never ran for this user. Start it with “underpaint serve”") from None
+    try:
+        picture = asyncio.run(_paint(arguments.url, token, order))
+    except Refused as refused:
+        print(f"underpaint: {refused}", file=sys.stderr)
+        return 1
+    try:
+        lay_over(canvas, picture, order.box).save(arguments.output)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot write {arguments.output}: {error}") from None
+    print(f"{arguments.output} (seed {picture.seed})")
+    return 0
+
+
+def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
+    if (arguments.image is None) != (arguments.mask is None):
+        raise CommandError("--image and --mask go together")
+    width, height = _size(arguments.size)
+    settings = Request(
+        model=arguments.model,
+        task="text_to_image",
+        width=width,
+        height=height,
+        prompt=arguments.prompt,
+        negative_prompt=arguments.negative_prompt,
+        strength=arguments.strength,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        scheduler=arguments.scheduler,
+        seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
+    )
+    if arguments.image is None:
+        return Image.new("RGBA", (width, height)), Order(settings, (), Box(0, 0, width, height))
+    canvas = open_picture(arguments.image, "RGBA")
+    return canvas, inpainting(settings, canvas, open_picture(arguments.mask, "L"))
+
+
+def _size(words: str) -> tuple[int, int]:
+    width, _, height = words.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise CommandError(f"--size must be like 512x512; it was {words}")
+    return int(width), int(height)
+
+
+async def _paint(url: str, token: str, order: Order) -> Picture:
+    """Have the order painted, with a progress bar. Raises `Refused` if that fails."""
+    picture = None
+    async with connect(url, token, client="underpaint generate") as client:
+        async for event in client.generate(order.request, order.blobs):
+            if isinstance(event, Progress):
+                show_progress(event)
+            elif isinstance(event, Picture):
+                picture = event
+            elif isinstance(event, (Failed, Error)):
+                raise Refused(event.error)
+    assert picture is not None
+    return picture
+
+
+def show_progress(progress: Progress, width: int = 32) -> None:
+    """Draw a progress bar over the last one, if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return
+    filled = round(progress.fraction * width)
+    bar = "█" * filled + "·" * (width - filled)
+    end = "\n" if progress.fraction == 1 else ""
+    print(f"\r{bar} {progress.phase:12}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,98 @@
+"""`underpaint serve`: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import ssl
+import sys
+from pathlib import Path
+
+from underpaint_protocol.locations import DEFAULT_PORT, launch_file, token_file
+
+from ..server.daemon import Daemon, Options, serve_until_signal
+from ..server.handshake import Gate
+from ..server.hosts.local import LocalHost, LocalOptions
+from ..server.token import load_token
+from . import CommandError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serve`."""
+    parser.add_argument("--address", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, needed to listen to other machines")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate")
+    parser.add_argument("--insecure-no-tls", action="store_true", help="listen to other machines without encryption")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine")
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page's origin")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0, mps, ... (default: the best there is)")
+    parser.add_argument("--threads", type=int, help="threads for computing on the CPU")
+    parser.add_argument("--models", action="append", default=[], type=Path, metavar="FOLDER", help="a folder of models")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal ends it."""
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    hosts = frozenset(name.lower() for name in arguments.allow_host)
+    gate = Gate(_token(), hosts, frozenset(arguments.allow_origin))
+    options = Options(gate, arguments.address, arguments.port, _tls(arguments))
+    _remember_command()
+    asyncio.run(_serve(LocalOptions(arguments.device, arguments.threads, arguments.models), options))
+    return 0
+
+
+async def _serve(local: LocalOptions, options: Options) -> None:
+    try:
+        await serve_until_signal(Daemon(LocalHost(local), options))
+    except OSError as error:
+        raise CommandError(f"cannot listen on {options.address}:{options.port}: {error.strerror or error}") from None
+
+
+def _token() -> str:
+    try:
+        return load_token(token_file())
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """The encryption that the address needs."""
+    if arguments.tls_cert is None:
+        if not _is_loopback(arguments.address) and not arguments.insecure_no_tls:
+            raise CommandError(
+                f"{arguments.address} can be reached by other machines, so --tls-cert and --tls-key are needed "
+                "(or, on a network that you trust, --insecure-no-tls)"
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(arguments.tls_cert, arguments.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise CommandError(f"cannot use the certificate {arguments.tls_cert}: {error}") from None
+    return context
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _remember_command() -> None:
+    """Write down how this daemon was started, so that the plugin's button can start it again."""
+    path = launch_file()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text(json.dumps([sys.executable, "-P", "-m", "underpaint_backend", "serve"]), encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Pictures in files, as the command line and the demonstration use them: from a photograph and a mask to a request,
+and from a finished picture back into the photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from underpaint_protocol.blobs import image_of
+from underpaint_protocol.client import Picture
+from underpaint_protocol.exceptions import EmptySelection
+from underpaint_protocol.geometry import Box, context_box
+from underpaint_protocol.messages import Request
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+Image.MAX_IMAGE_PIXELS = 1 << 28
+
+
+class BadPicture(Exception):
+    """A picture that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request with the pixels that travel with it, and where its result belongs."""
+
+    request: Request
+    blobs: tuple[bytes, ...]
+    box: Box
+
+
+def open_picture(path: Path, mode: str) -> Image.Image:
+    """The picture in `path`, converted to Pillow's `mode` ("RGBA" or "L").
+
+    Raises `BadPicture` if there is none, or it is not a PNG, JPEG or WebP.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            return picture.convert(mode)
+    except FileNotFoundError:
+        raise BadPicture(f"there is no file {path}") from None
+    except UnidentifiedImageError:
+        raise BadPicture(f"{path} is not a PNG, JPEG or WebP picture") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BadPicture(f"{path} cannot be read: {error}") from None
+
+
+def inpainting(settings: Request, canvas: Image.Image, mask: Image.Image) -> Order:
+    """Ask to paint into the selection `mask` (mode "L", 255 is selected) of `canvas` (mode "RGBA").
+
+    `settings` holds all but the pixels. Raises `BadPicture` if the mask is empty or of another size.
+    """
+    if mask.size != canvas.size:
+        sizes = [f"{width} × {height} px" for width, height in (mask.size, canvas.size)]
+        raise BadPicture(f"the mask has {sizes[0]}, the picture {sizes[1]}")
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    try:
+        box = context_box(Box(left, top, right - left, bottom - top), Box(0, 0, *canvas.size))
+    except EmptySelection:
+        raise BadPicture("the mask selects nothing") from None
+    area = (box.x, box.y, box.right, box.bottom)
+    pixels, selection = canvas.crop(area).tobytes(), mask.crop(area).tobytes()
+    request = replace(
+        settings,
+        task="inpaint",
+        width=box.width,
+        height=box.height,
+        image=image_of(box.width, box.height, 4, pixels),
+        mask=image_of(box.width, box.height, 1, selection),
+    )
+    return Order(request, (pixels, selection), box)
+
+
+def lay_over(canvas: Image.Image, picture: Picture, box: Box) -> Image.Image:
+    """A copy of `canvas` (mode "RGBA") with a finished picture laid over it at `box`."""
+    layer = Image.new("RGBA", canvas.size)
+    layer.paste(Image.frombytes("RGBA", (picture.width, picture.height), picture.pixels), (box.x, box.y))
+    return Image.alpha_composite(canvas, layer)

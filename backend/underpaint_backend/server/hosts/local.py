@@ -1,0 +1,220 @@
+"""The default host: one worker process on this machine, driven over its standard input and output.
+
+The worker is started in the background, so that the server answers at once, and again whenever it dies. A job that it
+was running then fails with the reason. The worker ends by itself when its input closes, so that it cannot outlive a
+server that was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from underpaint_protocol.errors import describe
+from underpaint_protocol.exceptions import ProtocolError
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import TERMINAL, BlobChunk, Cancel, Cancelled, Failed, Model, Submit, Worker
+
+from ...models.catalog import default_roots, find_models
+from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, frame, vocabulary
+
+log = logging.getLogger(__name__)
+
+GRACE = 3.0
+"""Seconds that a worker gets to end by itself before it is killed."""
+
+MAX_FAILED_STARTS = 3
+"""Workers that may die before they were ready, one after another, before the host gives up."""
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How the worker is started: its device, its number of threads (None: torch decides), and the model folders."""
+
+    device: str = "auto"
+    threads: int | None = None
+    model_roots: Sequence[Path] = ()
+
+
+class LocalHost:
+    """Runs jobs in one subprocess; implements `Host`."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        self._roots = tuple(options.model_roots) or default_roots()
+        self._command = _command(options, self._roots)
+        self._worker = Worker("starting")
+        self._on_change: Callable[[Worker], None] = lambda worker: None
+        self._changed = asyncio.Event()
+        self._process: Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._running: str | None = None
+        self._sent = False
+        self._cancel_wanted = False
+        self._events: asyncio.Queue[Record] = asyncio.Queue()
+        self._memory: asyncio.Future[Memory] | None = None
+
+    def models(self) -> tuple[Model, ...]:
+        return tuple(entry.model for entry in find_models(self._roots).values())
+
+    @property
+    def worker(self) -> Worker:
+        return self._worker
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, for tests that kill it."""
+        return self._process.pid if self._process else None
+
+    async def start(self, on_change: Callable[[Worker], None]) -> None:
+        self._on_change = on_change
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
+        self._running, self._sent, self._cancel_wanted = submit.job, False, False
+        self._events = asyncio.Queue()
+        ended = False
+        try:
+            early = await self._wait_ready(submit.job)
+            if early is not None:
+                yield early
+                return
+            self._sent = True
+            await self._send(*blobs, submit)
+            while not ended:
+                message = await self._events.get()
+                ended = isinstance(message, TERMINAL)
+                yield message
+        finally:
+            if self._sent and not ended:
+                await self._send(Cancel(submit.job))
+            self._running = None
+
+    def cancel(self, job: str) -> None:
+        if job != self._running:
+            return
+        self._cancel_wanted = True
+        self._changed.set()
+        if self._sent and self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(frame(Cancel(job)))
+
+    async def free_memory(self) -> Memory | None:
+        if self._worker.state != "ready":
+            return None
+        if self._memory is None or self._memory.done():
+            self._memory = asyncio.get_running_loop().create_future()
+            await self._send(MemoryQuery())
+        return await self._memory
+
+    async def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        if self._process is not None:
+            await _stop(self._process)
+
+    async def _supervise(self) -> None:
+        failed_starts = 0
+        while failed_starts < MAX_FAILED_STARTS:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=PIPE, limit=MAX_FRAME
+            )
+            log.info("the worker starts as process %d", process.pid)
+            await self._listen(process)
+            failed_starts = 0 if self._worker.state == "ready" else failed_starts + 1
+            await _stop(process)
+            reason = _reason(process.returncode)
+            log.error("the worker ended: %s", reason)
+            if failed_starts < MAX_FAILED_STARTS:
+                self._change(Worker("restarting", detail=reason))
+            else:
+                self._change(Worker("failed", detail=reason))
+            self._fail_running(reason)
+
+    async def _listen(self, process: Process) -> None:
+        """Take the worker's messages until it ends or breaks the language."""
+        stream = process.stdout
+        assert stream is not None
+        try:
+            while True:
+                (length,) = HEADER.unpack(await stream.readexactly(HEADER.size))
+                self._take(vocabulary.decode(await stream.readexactly(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except ProtocolError:
+            log.exception("the worker sent something that is no message")
+
+    def _take(self, message: Record) -> None:
+        if isinstance(message, Ready):
+            self._change(Worker("ready", device=message.device))
+        elif isinstance(message, Memory):
+            if self._memory is not None and not self._memory.done():
+                self._memory.set_result(message)
+        elif isinstance(message, BlobChunk) or getattr(message, "job", None) == self._running:
+            self._events.put_nowait(message)
+
+    def _fail_running(self, reason: str) -> None:
+        if self._running is not None and self._sent:
+            self._events.put_nowait(Failed(self._running, describe("worker_died", detail=reason)))
+        if self._memory is not None and not self._memory.done():
+            self._memory.cancel()
+
+    def _change(self, worker: Worker) -> None:
+        self._worker = worker
+        self._on_change(worker)
+        self._changed.set()
+
+    async def _wait_ready(self, job: str) -> Cancelled | Failed | None:
+        """Wait until the worker can take a job; if it never will, or the job is cancelled first, how the job ends."""
+        while self._worker.state not in ("ready", "failed") and not self._cancel_wanted:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._cancel_wanted:
+            return Cancelled(job)
+        if self._worker.state == "failed":
+            return Failed(job, describe("worker_unavailable", detail=self._worker.detail))
+        return None
+
+    async def _send(self, *messages: Record) -> None:
+        """Write messages to the worker. If it is gone, the supervisor says so; nothing is raised here."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(ConnectionError):
+            for message in messages:
+                self._process.stdin.write(frame(message))
+                await self._process.stdin.drain()
+
+
+def _command(options: LocalOptions, roots: Sequence[Path]) -> list[str]:
+    command = [sys.executable, "-P", "-m", "underpaint_backend.worker", "--device", options.device]
+    if options.threads is not None:
+        command += ["--threads", str(options.threads)]
+    for root in roots:
+        command += ["--models", str(root)]
+    return command
+
+
+async def _stop(process: Process) -> None:
+    """End a worker: its input is closed, and if that is not enough, it is killed."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), GRACE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _reason(returncode: int | None) -> str:
+    """Why a process ended, in words."""
+    if returncode is None or returncode >= 0:
+        return f"exit code {returncode}"
+    name = signal.Signals(-returncode).name
+    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Everything that one does with a checkout of Underpaint. Needs Python 3.11 or later and nothing else.
+
+The first call makes `.venv` and installs what is needed, under the tested versions of `constraints.txt`; later calls
+notice when those changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "installed.sha256"
+VENDORED = ROOT / "plugin_krita" / "underpaint_krita" / "_vendor"
+MODELS = ("primer-inpaint",)
+
+
+def main() -> int:
+    """Run one command; its exit code is this program's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (summary, _) in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    arguments, rest = parser.parse_known_args()
+    if sys.version_info < (3, 11):
+        print(f"Underpaint needs Python 3.11 or later; this is {sys.version.split()[0]}.", file=sys.stderr)
+        return 2
+    try:
+        set_up()
+        return COMMANDS[arguments.command][1](rest)
+    except subprocess.CalledProcessError as error:
+        words = " ".join(str(word) for word in error.cmd)
+        print(f"This failed with exit code {error.returncode}: {words}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def set_up() -> None:
+    """Make `.venv` and install into it, if that was not done for this checkout and these versions."""
+    wanted = _fingerprint()
+    if not (STAMP.is_file() and STAMP.read_text() == wanted and PYTHON.exists()):
+        print("Setting up .venv; this takes a few minutes the first time.", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
+        # torch by its exact version first: it is the one package whose newest build is much larger
+        python(*install, _pinned("torch"))
+        python(*install, "--editable", ".[backend,dev]")
+        STAMP.write_text(wanted)
+    python("plugin_krita/vendor.py")
+
+
+def _fingerprint() -> str:
+    """What the installed packages depend on: the files that list them, and where this checkout lies."""
+    parts = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join([*parts, str(ROOT).encode(), sys.version.encode()])).hexdigest()
+
+
+def _pinned(package: str) -> str:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line.startswith(f"{package}=="):
+            return line
+    raise KeyError(package)
+
+
+def python(*words: str, **more_environment: str) -> None:
+    """Run the environment's Python in the checkout. Raises `CalledProcessError` if it fails."""
+    subprocess.run([str(PYTHON), *words], check=True, cwd=ROOT, env={**os.environ, **more_environment})
+
+
+def code_of(*words: str, **more_environment: str) -> int:
+    """Run the environment's Python in the checkout and return its exit code."""
+    return subprocess.run([str(PYTHON), *words], cwd=ROOT, env={**os.environ, **more_environment}).returncode
+
+
+def demo(rest: Sequence[str]) -> int:
+    """Paint into a photograph, without Krita."""
+    return code_of("demo/demo.py", *rest)
+
+
+def test(rest: Sequence[str]) -> int:
+    """All tests; further words go to pytest."""
+    return code_of("-m", "pytest", *rest)
+
+
+def lint(rest: Sequence[str]) -> int:
+    """Style, types and import rules."""
+    checks = (
+        ["-m", "ruff", "check", "."],
+        ["-m", "ruff", "format", "--check", "."],
+        ["-m", "mypy"],
+        ["-c", "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache'])"],
+        ["-m", "vermin", "--quiet", "--target=3.8-", "--violations", "--backport", "typing", "--no-tips",
+         "--eval-annotations", "protocol/underpaint_protocol"],
+    )  # fmt: skip
+    return max(code_of(*check) for check in checks)
+
+
+def bench(rest: Sequence[str]) -> int:
+    """One measurement, by name."""
+    names = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem != "report")
+    if not rest or rest[0] not in names:
+        print(f"Choose one of: {', '.join(names)}", file=sys.stderr)
+        return 2
+    return code_of(f"bench/{rest[0]}.py", *rest[1:])
+
+
+def train(rest: Sequence[str]) -> int:
+    """Train a built-in model."""
+    if not rest or rest[0] not in MODELS:
+        print(f"Choose one of: {', '.join(MODELS)}", file=sys.stderr)
+        return 2
+    return code_of("-m", f"{rest[0].replace('-', '_')}.train", *rest[1:], PYTHONPATH=str(ROOT / "backend" / "training"))
+
+
+def plugin(rest: Sequence[str]) -> int:
+    """Build the plugin's zip."""
+    return code_of("plugin_krita/package.py", *rest)
+
+
+def krita(rest: Sequence[str]) -> int:
+    """Install the plugin into this user's Krita, start a daemon, and open Krita."""
+    if shutil.which("krita") is None:
+        print("Krita was not found. Install it from krita.org or with your package manager.", file=sys.stderr)
+        return 2
+    return code_of("plugin_krita/open_krita.py", *rest)
+
+
+def serve(rest: Sequence[str]) -> int:
+    """Run the daemon."""
+    return code_of("-m", "underpaint_backend", "serve", *rest)
+
+
+COMMANDS = {
+    "demo": ("paint into a photograph, without Krita", demo),
+    "test": ("run all tests; further words go to pytest", test),
+    "lint": ("check style, types and import rules", lint),
+    "bench": ("print one measurement, by name", bench),
+    "train": ("train a built-in model", train),
+    "plugin": ("build the plugin's zip", plugin),
+    "krita": ("install the plugin, start a daemon and open Krita", krita),
+    "serve": ("run the daemon", serve),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
