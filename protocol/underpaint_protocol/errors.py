@@ -123,6 +123,10 @@ TABLE: Dict[str, Row] = {
         "The model “{model}” could not be loaded: {detail}.",
         "Its files may be damaged. Install it again.",
     ),
+    "not_finite": Row(
+        "The model “{model}” made no picture: its numbers overflowed.",
+        "Lower the guidance, or choose another scheduler or seed.",
+    ),
     "shutting_down": Row("The daemon is being stopped.", "Start it again and repeat the job.", retryable=True),
     "internal": Row(
         "Something went wrong inside the daemon.",
