@@ -105,6 +105,25 @@ TABLE: Dict[str, Row] = {
         "The selection lies outside the canvas.",
         "Select something inside the picture and try again.",
     ),
+    "small_selection": Row(
+        "The selection is too small to paint into: {detail}.",
+        "Select a larger area and try again.",
+    ),
+    # What a painting program can find out by itself.
+    "no_document": Row("There is no picture to paint into.", "Open a picture, or make a new one."),
+    "wrong_colour_space": Row(
+        "Underpaint needs a picture in RGB with 8 bits per channel; this one is {detail}. Nothing was changed.",
+        "Convert it with Image > Convert Image Color Space, or copy the part into a new picture.",
+    ),
+    "no_model": Row("The daemon has no model.", "Install one with “underpaint models”."),
+    "not_installed": Row(
+        "Underpaint's daemon was not found on this machine.",
+        "Install it and run “underpaint serve” once; after that it can be started from here.",
+    ),
+    "not_started": Row(
+        "The daemon did not start: {detail}.",
+        "Its log says why; “underpaint doctor” checks what it needs.",
+    ),
     # What can happen to a job.
     "worker_died": Row(
         "The painting process stopped unexpectedly ({detail}) and was started again.",
