@@ -1,0 +1,132 @@
+"""The whole way of one job without Krita: a photograph, a selection, a prompt, and a daemon that paints.
+
+Writes `before.png`, `after.png` and `steps.png`, the previews side by side, beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFilter
+from underpaint_backend.cli.generate import show_progress
+from underpaint_backend.client import Refused, connect
+from underpaint_backend.pictures import Order, inpainting, lay_over, open_picture
+from underpaint_protocol.client import Picture
+from underpaint_protocol.messages import Error, Failed, Preview, Progress, Request
+
+HERE = Path(__file__).resolve().parent
+PHOTOGRAPH = HERE.parent / "bench" / "photographs" / "coffee.jpg"
+
+
+@dataclass
+class Painting:
+    """What came back for one order."""
+
+    steps: list[Image.Image] = field(default_factory=list)
+    picture: Picture | None = None
+
+
+def main() -> int:
+    """Run the demonstration; the exit code is 1 if nothing could be painted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prompt", nargs="?", default="a red heart")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    canvas = open_picture(PHOTOGRAPH, "RGBA")
+    mask = ellipse(canvas.size)
+    settings = Request(
+        model="primer-inpaint",
+        task="inpaint",
+        width=canvas.width,
+        height=canvas.height,
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+    )
+    order = inpainting(settings, canvas, mask)
+    print(f"Painting “{arguments.prompt}” into an elliptical selection of {PHOTOGRAPH.name} …", flush=True)
+    try:
+        painting = with_daemon(order)
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+        return 1
+    assert painting.picture is not None
+    canvas.save(HERE / "before.png")
+    lay_over(canvas, painting.picture, order.box).save(HERE / "after.png")
+    side_by_side(painting.steps).save(HERE / "steps.png")
+    print(
+        "Look at demo/before.png, demo/after.png and demo/steps.png.\n"
+        "The model that comes with Underpaint is tiny: it knows colours, simple shapes and textures.\n"
+        "To go on in Krita:  python3 run.py krita"
+    )
+    return 0
+
+
+def ellipse(size: tuple[int, int]) -> Image.Image:
+    """A feathered elliptical selection in the middle of a picture of this size (mode "L")."""
+    width, height = size
+    mask = Image.new("L", size)
+    radius = 0.28 * min(size)
+    centre = (width / 2, height / 2)
+    box = (centre[0] - radius * 1.15, centre[1] - radius, centre[0] + radius * 1.15, centre[1] + radius)
+    ImageDraw.Draw(mask).ellipse(box, fill=255)
+    return mask.filter(ImageFilter.GaussianBlur(4))
+
+
+def with_daemon(order: Order) -> Painting:
+    """Start a daemon with a home of its own, have the order painted, and stop the daemon."""
+    with tempfile.TemporaryDirectory() as home:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "underpaint_backend", "serve", "--port", "0"],
+            env={**os.environ, "UNDERPAINT_HOME": home},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().split()[-1]
+            token = (Path(home) / "token").read_text(encoding="ascii").strip()
+            return asyncio.run(paint(url, token, order))
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+async def paint(url: str, token: str, order: Order) -> Painting:
+    """Submit the order and follow it to its end. Raises `Refused` if it fails."""
+    painting = Painting()
+    async with connect(url, token, client="demo") as client:
+        async for event in client.generate(order.request, order.blobs):
+            if isinstance(event, Progress):
+                show_progress(event)
+            elif isinstance(event, Preview):
+                painting.steps.append(Image.open(io.BytesIO(event.data), formats=["JPEG"]))
+            elif isinstance(event, Picture):
+                painting.picture = event
+            elif isinstance(event, (Failed, Error)):
+                raise Refused(event.error)
+    return painting
+
+
+def side_by_side(pictures: Sequence[Image.Image], height: int = 128) -> Image.Image:
+    """The pictures in a row, enlarged to `height` px."""
+    enlarged = [picture.resize((height * picture.width // picture.height, height)) for picture in pictures]
+    row = Image.new("RGB", (sum(picture.width for picture in enlarged), height))
+    left = 0
+    for picture in enlarged:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
