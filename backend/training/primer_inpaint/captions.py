@@ -87,6 +87,23 @@ def nothing(rng: np.random.Generator) -> str:
     return _pick(rng, NOTHING)
 
 
+def with_unknown_words(rng: np.random.Generator, text: str) -> str:
+    """The caption with things renamed to words that nobody knows, sometimes with words added.
+
+    So the model learns to take the colour and the shape from a prompt and to ignore the rest.
+    """
+    words = [_unknown_word(rng) if word in THINGS else word for word in text.split()]
+    if words and rng.random() < 0.3:
+        words[-1] += ","
+        words += [_unknown_word(rng) for _ in range(int(rng.integers(1, 5)))]
+    return " ".join(words)
+
+
+def _unknown_word(rng: np.random.Generator) -> str:
+    letters = rng.choice(list("aaabcdeeefghiiiklmnooprsttuvyz"), int(rng.integers(3, 9)))
+    return "".join(letters.tolist())
+
+
 def every_word() -> list[str]:
     """All words of the grammar, for training and testing the tokenizer."""
     words = {word for colour in COLOURS for name in (colour.name, *colour.synonyms)
