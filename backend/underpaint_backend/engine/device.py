@@ -1,0 +1,64 @@
+"""The device that models run on: what torch finds here, what it is called, and how much memory it has left."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the precision that suits it. `name` is for people, such as "cuda:0 NVIDIA L4"."""
+
+    torch_device: torch.device
+    dtype: torch.dtype
+    name: str
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total memory in bytes."""
+        if self.torch_device.type == "cuda":
+            return torch.cuda.mem_get_info(self.torch_device)
+        if self.torch_device.type == "xpu":
+            return torch.xpu.mem_get_info(self.torch_device)
+        system = psutil.virtual_memory()
+        if self.torch_device.type == "mps":
+            total = torch.mps.recommended_max_memory()
+            return max(0, total - torch.mps.driver_allocated_memory()), total
+        return system.available, system.total
+
+
+def open_device(wanted: str = "auto") -> Device:
+    """The device called `wanted`, in torch's words: "cpu", "cuda:0", "xpu", "mps". "auto" is the best there is.
+
+    Raises `ValueError` if there is no such device.
+    """
+    device = _best() if wanted == "auto" else _named(wanted)
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    return Device(device, dtype, f"{device} {_product(device)}".strip())
+
+
+def _best() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None else torch.device(found.type, 0)
+
+
+def _named(wanted: str) -> torch.device:
+    try:
+        device = torch.device(wanted)
+        if device.type != "cpu":
+            device = torch.device(device.type, device.index or 0)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"there is no device {wanted!r}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _product(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    return platform.processor() if device.type == "mps" else ""

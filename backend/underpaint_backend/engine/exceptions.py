@@ -1,0 +1,67 @@
+"""Every exception of the engine that an artist may hear of.
+
+::
+
+    EngineError              anything below; `info` is the line of the protocol's table that travels
+    ├── UnknownScheduler     no scheduler has this name
+    ├── UnsupportedTask      the model cannot do what was asked
+    ├── ModelBroken          files that are missing, damaged or not of the family that they claim
+    ├── OutOfMemory          the device has not enough memory
+    └── NotFinite            the model's output overflowed
+
+`engine.cancel.Cancelled` is not among them: it is no error, and nobody should catch it by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from underpaint_protocol.errors import ErrorInfo, describe
+
+
+class EngineError(Exception):
+    """Base class of the engine's errors. `info` says what happened, for the artist."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.message)
+        self.info = info
+
+
+class UnknownScheduler(EngineError):
+    """There is no scheduler called `name`; `known` are those there are."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(describe("unknown_scheduler", detail=name, known=", ".join(known)))
+
+
+class UnsupportedTask(EngineError):
+    """The model cannot do what was asked; `detail` says what."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(describe("unsupported_task", model=model, detail=detail))
+
+
+class ModelBroken(EngineError):
+    """The model's files are missing, damaged, or not of the family that they claim."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(describe("model_broken", model=model, detail=detail))
+
+
+class OutOfMemory(EngineError):
+    """The device has not enough memory; `needed` and `free` in bytes, `needed` is None where nobody said."""
+
+    def __init__(self, needed: int | None, free: int) -> None:
+        asked = "more memory" if needed is None else f"{_gigabytes(needed)} more"
+        super().__init__(describe("out_of_memory", detail=f"it needed {asked}, and {_gigabytes(free)} were free"))
+
+
+class NotFinite(EngineError):
+    """The model's output holds values that are not numbers, so there is no picture in it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(describe("not_finite", model=model))
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

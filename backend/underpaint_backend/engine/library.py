@@ -1,0 +1,92 @@
+"""The models that are loaded. Loading takes seconds, so they stay until others need their place."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from underpaint_protocol.messages import Model
+
+from ..models.catalog import Entry
+from .cache import TensorCache
+from .device import Device
+from .families import Family, family_class
+from .preview import LatentToRGB
+
+log = logging.getLogger(__name__)
+
+PROMPT_BYTES = 32 << 20
+"""Prompt embeddings that a model keeps: over 200 of Stable Diffusion, in float32."""
+
+PICTURE_BYTES = 32 << 20
+"""Latents of pictures that a model keeps, so that another try at the same place encodes nothing."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to paint: its description, its networks, its preview projection and its caches."""
+
+    description: Model
+    family: Family
+    projection: LatentToRGB
+    prompts: TensorCache = field(default_factory=lambda: TensorCache(PROMPT_BYTES))
+    pictures: TensorCache = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
+
+
+class Library:
+    """Loaded models on one device: at most `capacity`, and fewer where memory is short."""
+
+    def __init__(self, device: Device, capacity: int = 2) -> None:
+        self.device = device
+        self.capacity = capacity
+        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._models
+
+    def load(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
+        """The model of `entry`, loaded unless it is already.
+
+        `on_part` hears what fraction is loaded, from time to time; it may raise to stop.
+
+        Raises `ModelBroken`.
+        """
+        model = self._models.get(entry.model.id)
+        if model is None:
+            self._make_room(_bytes_of(entry))
+            model = self._models[entry.model.id] = self._read(entry, on_part)
+        self._models.move_to_end(entry.model.id)
+        return model
+
+    def clear(self) -> None:
+        """Forget all models and give their memory back."""
+        self._models.clear()
+        _release()
+
+    def _read(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
+        family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
+        on_part(0.9)
+        with torch.inference_mode():
+            projection = LatentToRGB.of(family.encode, self.device.torch_device)
+        log.info("%s is loaded; its previews explain %.0f %% of the colours", entry.model.id, 100 * projection.fit)
+        return LoadedModel(entry.model, family, projection)
+
+    def _make_room(self, needed: int) -> None:
+        """Drop the models used least recently until one of `needed` bytes has its place."""
+        while self._models and (len(self._models) >= self.capacity or self.device.memory()[0] < needed):
+            self._models.popitem(last=False)
+            _release()
+
+
+def _bytes_of(entry: Entry) -> int:
+    """About how much memory the weights of a model need."""
+    return sum(path.stat().st_size for path in entry.folder.glob("*/*.safetensors"))
+
+
+def _release() -> None:
+    """Hand the memory of dropped tensors back to the device."""
+    if torch.accelerator.is_available():
+        torch.accelerator.memory.empty_cache()

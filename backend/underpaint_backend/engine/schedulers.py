@@ -1,0 +1,121 @@
+"""Schedulers by the names that artists know, made from the model's own scheduler configuration.
+
+ddim     Song et al. 2020, arXiv:2010.02502          euler    Karras et al. 2022, arXiv:2206.00364, algorithm 2
+ddpm     Ho et al. 2020, arXiv:2006.11239            dpm++2m  Lu et al. 2022, arXiv:2211.01095
+pndm     Liu et al. 2022, arXiv:2202.09778           unipc    Zhao et al. 2023, arXiv:2302.04867
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from .exceptions import UnknownScheduler
+
+_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    # Latents are not pictures: there is no range to clip them to.
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "ddpm": (DDPMScheduler, {"clip_sample": False}),
+    # Without its Runge-Kutta start, which takes nine more evaluations: "PLMS", as Stable Diffusion was released.
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "dpm++2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+
+NAMES = tuple(_SCHEDULERS)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The noise levels that a run goes through, from noisy to clean, and the rule that leads from one to the next.
+
+    A schedule carries the history of multistep schedulers: it serves one run.
+
+    `scheduler` is a scheduler of diffusers; `timesteps` [N] holds those of its timesteps that are run, on the CPU, so
+    that no step waits for the device.
+    """
+
+    scheduler: Any
+    timesteps: Tensor
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, Any], steps: int, strength: float = 1.0) -> Schedule:
+        """The schedule of the scheduler called `name` for a model whose scheduler configuration is `config`.
+
+        `strength`, above 0 and at most 1, is the share of the steps that are run, counted from the clean end as
+        SDEdit does (Meng et al. 2021, arXiv:2108.01073); at least one is.
+
+        Raises `UnknownScheduler`.
+        """
+        scheduler = build(name, config)
+        scheduler.set_timesteps(steps, device="cpu")
+        skipped = (steps - max(1, int(steps * strength))) * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        return cls(scheduler, scheduler.timesteps[skipped:])
+
+    def __len__(self) -> int:
+        """Evaluations of the model."""
+        return len(self.timesteps)
+
+    def begin(self, noise: Tensor, source: Tensor | None = None) -> Tensor:
+        """The latents to start from: `noise` [B, C, h, w], or `source` [B, C, h, w] made noisy with it."""
+        if source is None:
+            return noise * float(self.scheduler.init_noise_sigma)
+        return self.noisy(source, noise, 0)
+
+    def noisy(self, latents: Tensor, noise: Tensor, step: int) -> Tensor:
+        """Clean latents [B, C, h, w] as noisy as the model expects them at the step of this number, from 0.
+
+        After the last step that is not noisy at all.
+        """
+        if step >= len(self.timesteps):
+            return latents
+        noised: Tensor = self.scheduler.add_noise(latents, noise, self.timesteps[step : step + 1])
+        return noised
+
+    def scaled(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The latents [B, C, h, w] as the model wants to see them."""
+        scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
+        return scaled
+
+    def step(self, output: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The latents [B, C, h, w] at the next, cleaner level.
+
+        `output` [B, C, h, w] is what the model said. Schedulers that add noise take it from `generators`, one for
+        each image of the batch.
+        """
+        options = {"generator": list(generators)} if self._adds_noise else {}
+        stepped: Tensor = self.scheduler.step(output, timestep, latents, return_dict=False, **options)[0]
+        return stepped
+
+    @property
+    def _adds_noise(self) -> bool:
+        return "generator" in inspect.signature(self.scheduler.step).parameters
+
+
+def build(name: str, config: Mapping[str, Any]) -> Any:
+    """The diffusers scheduler called `name`, with the noise levels that the model was trained with.
+
+    `config` is the content of the model's `scheduler_config.json`, which may be that of another scheduler.
+
+    Raises `UnknownScheduler`.
+    """
+    if name not in _SCHEDULERS:
+        raise UnknownScheduler(name, NAMES)
+    cls, settings = _SCHEDULERS[name]
+    return cls.from_config(dict(config), **settings)
