@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from daemon_process import running_daemon
 from report import Figure, show
 from tiny_model import write_model
 from underpaint_backend.client import Client, connect
+from underpaint_backend.launch import launched
 from underpaint_protocol.messages import Preview, Request
 
 SIDE = 512
@@ -33,9 +32,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_model(home / "models" / "tiny", native_area=SIDE * SIDE)
-        os.environ["UNDERPAINT_HOME"] = folder
-        with running_daemon(home) as (url, token):
-            seen = asyncio.run(watch(url, token, arguments.jobs))
+        with launched(home) as daemon:
+            seen = asyncio.run(watch(daemon.url, daemon.token, arguments.jobs))
     delays = [1000 * delay for delay, _ in seen]
     sizes = [size for _, size in seen]
     rows = [

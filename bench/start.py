@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from report import Figure, show
 from underpaint_backend.client import connect
-from underpaint_backend.server.token import load_token
+from underpaint_backend.launch import launched
 
 
 def main() -> None:
@@ -23,10 +20,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["UNDERPAINT_HOME"] = home
-        token = load_token(Path(home) / "token")
-        runs = [measure(token) for _ in range(arguments.runs + 1)][1:]
+    runs = [measure() for _ in range(arguments.runs + 1)][1:]
     milliseconds = statistics.median(run[0] for run in runs)
     rows = [
         {"what": "start to listening, ms", "median": statistics.median(run[1] for run in runs)},
@@ -36,25 +30,15 @@ def main() -> None:
     show(Figure("start", milliseconds, "ms", "<= 300", rows), arguments.json)
 
 
-def measure(token: str) -> tuple[float, float, float]:
-    """One start: milliseconds to `welcome` and to listening, and resident memory in MiB once the worker runs too."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "underpaint_backend", "serve", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        listening = time.perf_counter() - began
-        welcome = asyncio.run(welcomed(url, token)) - began
-        time.sleep(0.2)
-        return 1000 * welcome, 1000 * listening, resident(process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
+def measure() -> tuple[float, float, float]:
+    """One start: milliseconds to `welcome` and to listening, and resident memory in MiB while the worker imports."""
+    with tempfile.TemporaryDirectory() as home:
+        began = time.perf_counter()
+        with launched(Path(home)) as daemon:
+            listening = time.perf_counter() - began
+            welcome = asyncio.run(welcomed(daemon.url, daemon.token)) - began
+            time.sleep(0.2)
+            return 1000 * welcome, 1000 * listening, resident(daemon.process.pid)
 
 
 async def welcomed(url: str, token: str) -> float:

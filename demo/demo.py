@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter
 from underpaint_backend.cli.generate import show_progress
 from underpaint_backend.client import Refused, connect
+from underpaint_backend.launch import launched
 from underpaint_backend.pictures import Order, inpainting, lay_over, open_picture
 from underpaint_protocol.client import Picture
 from underpaint_protocol.messages import Error, Failed, Preview, Progress, Request
@@ -54,7 +53,8 @@ def main() -> int:
     order = inpainting(settings, canvas, mask)
     print(f"Painting “{arguments.prompt}” into an elliptical selection of {PHOTOGRAPH.name} …", flush=True)
     try:
-        painting = with_daemon(order)
+        with tempfile.TemporaryDirectory() as home, launched(Path(home)) as daemon:
+            painting = asyncio.run(paint(daemon.url, daemon.token, order))
     except Refused as refused:
         print(refused, file=sys.stderr)
         return 1
@@ -79,26 +79,6 @@ def ellipse(size: tuple[int, int]) -> Image.Image:
     box = (centre[0] - radius * 1.15, centre[1] - radius, centre[0] + radius * 1.15, centre[1] + radius)
     ImageDraw.Draw(mask).ellipse(box, fill=255)
     return mask.filter(ImageFilter.GaussianBlur(4))
-
-
-def with_daemon(order: Order) -> Painting:
-    """Start a daemon with a home of its own, have the order painted, and stop the daemon."""
-    with tempfile.TemporaryDirectory() as home:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "underpaint_backend", "serve", "--port", "0"],
-            env={**os.environ, "UNDERPAINT_HOME": home},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().split()[-1]
-            token = (Path(home) / "token").read_text(encoding="ascii").strip()
-            return asyncio.run(paint(url, token, order))
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 async def paint(url: str, token: str, order: Order) -> Painting:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from tests.running import RunningDaemon, start_daemon
+from underpaint_backend.launch import Launched, launched
 
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("underpaint", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,16 +15,14 @@ settings.load_profile("underpaint")
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """One daemon with the built-in model for all tests that do not harm it."""
-    running = start_daemon(tmp_path_factory.mktemp("daemon"))
-    yield running
-    running.stop()
+    with launched(tmp_path_factory.mktemp("daemon"), "--threads", "1") as running:
+        yield running
 
 
 @pytest.fixture
-def own_daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
+def own_daemon(tmp_path: Path) -> Iterator[Launched]:
     """A daemon for one test, which may kill it."""
-    running = start_daemon(tmp_path)
-    yield running
-    running.stop()
+    with launched(tmp_path / "home", "--threads", "1") as running:
+        yield running

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from pathlib import Path
 
 import pytest
+from underpaint_backend.launch import Launched
 from underpaint_backend.server.token import load_token
 from underpaint_protocol.messages import SUBPROTOCOL
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.running import RunningDaemon
 
-
-async def refusal(daemon: RunningDaemon, **changes: str | None) -> tuple[int, str]:
+async def refusal(daemon: Launched, **changes: str | None) -> tuple[int, str]:
     """The HTTP status and the error code with which the daemon refuses a handshake; (101, "") if it does not."""
     headers = {"Authorization": f"Bearer {daemon.token}", "Host": None, "Origin": None, **changes}
     subprotocol = headers.pop("subprotocol", SUBPROTOCOL)
@@ -34,44 +34,42 @@ async def refusal(daemon: RunningDaemon, **changes: str | None) -> tuple[int, st
         return error.response.status_code, json.loads(error.response.body or b"")["code"]
 
 
-async def test_the_right_token_is_let_in(daemon: RunningDaemon) -> None:
+async def test_the_right_token_is_let_in(daemon: Launched) -> None:
     """A client that has the token, speaks the language and sends no Origin may connect."""
     assert await refusal(daemon) == (101, "")
 
 
 @pytest.mark.parametrize("token", [None, "Bearer ", "Bearer " + "0" * 64, "Basic eDp5", "Bearer ü"])
-async def test_a_wrong_token_is_refused_with_a_sentence(daemon: RunningDaemon, token: str | None) -> None:
+async def test_a_wrong_token_is_refused_with_a_sentence(daemon: Launched, token: str | None) -> None:
     """Without the token nobody gets in, on loopback neither."""
     assert await refusal(daemon, Authorization=token) == (401, "unauthorized")
 
 
-async def test_a_token_cut_short_is_refused(daemon: RunningDaemon) -> None:
+async def test_a_token_cut_short_is_refused(daemon: Launched) -> None:
     """A prefix of the token is no token."""
     assert await refusal(daemon, Authorization=f"Bearer {daemon.token[:-1]}") == (401, "unauthorized")
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "file://"])
-async def test_any_origin_is_refused(daemon: RunningDaemon, origin: str) -> None:
+async def test_any_origin_is_refused(daemon: Launched, origin: str) -> None:
     """A web page cannot connect, wherever it comes from."""
     assert await refusal(daemon, Origin=origin) == (403, "forbidden_origin")
 
 
-def test_a_host_that_was_not_allowed_is_refused(daemon: RunningDaemon) -> None:
+def test_a_host_that_was_not_allowed_is_refused(daemon: Launched) -> None:
     """A name that resolves here by DNS rebinding is not one of the daemon's."""
     assert raw_status(daemon, "Host: rebound.example") == 403
     assert raw_status(daemon, "Host: 127.0.0.1.evil.example:80") == 403
     assert raw_status(daemon, "Host: localhost:1") == 401
 
 
-def test_two_hosts_are_refused(daemon: RunningDaemon) -> None:
+def test_two_hosts_are_refused(daemon: Launched) -> None:
     """A request that names two hosts is not let in by either."""
     assert raw_status(daemon, "Host: 127.0.0.1\r\nHost: evil.example") in (400, 403)
 
 
-def raw_status(daemon: RunningDaemon, headers: str) -> int:
+def raw_status(daemon: Launched, headers: str) -> int:
     """The HTTP status of a handshake with these headers and without a token."""
-    import socket
-
     port = int(daemon.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(
@@ -84,7 +82,7 @@ def raw_status(daemon: RunningDaemon, headers: str) -> int:
 
 
 @pytest.mark.parametrize("subprotocol", ["underpaint.v2", "underpaint.v10", "chat", ""])
-async def test_another_version_is_refused_with_a_sentence(daemon: RunningDaemon, subprotocol: str) -> None:
+async def test_another_version_is_refused_with_a_sentence(daemon: Launched, subprotocol: str) -> None:
     """A client that does not offer this version of the language is told so."""
     assert await refusal(daemon, subprotocol=subprotocol) == (400, "wrong_version")
 
@@ -115,6 +113,6 @@ def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
         load_token(path)
 
 
-def test_the_token_is_never_logged(daemon: RunningDaemon) -> None:
+def test_the_token_is_never_logged(daemon: Launched) -> None:
     """Neither the token nor the header that carries it reaches the log."""
-    assert daemon.token not in (daemon.home / "stderr.log").read_text()
+    assert daemon.token not in daemon.log.read_text()

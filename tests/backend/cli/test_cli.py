@@ -1,0 +1,100 @@
+"""The command line as someone types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from underpaint_backend.launch import Launched
+
+
+def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "underpaint_backend", *words],
+        env={"UNDERPAINT_HOME": str(home), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--image", "missing.png", "--mask", "missing.png"], "there is no file missing.png"),
+        (["--image", __file__, "--mask", __file__], "is not a PNG, JPEG or WebP picture"),
+        (["--image", "x.png"], "--image and --mask go together"),
+        (["--size", "big"], "--size must be like 512x512"),
+        (["--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
+        (["--steps", "10000"], "steps must be from 1 to 1000"),
+        ([], "the daemon never ran for this user"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str], sentence: str) -> None:
+    """What the person at the keyboard can mend is said in one line."""
+    run = underpaint(tmp_path, "generate", "a cat", "--output", "out.png", *words)
+    assert run.returncode == 2
+    assert sentence in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_mask_that_selects_nothing_is_said(tmp_path: Path) -> None:
+    """An all-black mask is an empty selection."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
+    picture = str(tmp_path / "black.png")
+    run = underpaint(tmp_path, "generate", "a cat", "--output", "out.png", "--image", picture, "--mask", picture)
+    assert (run.returncode, run.stderr) == (2, "underpaint: the mask selects nothing\n")
+
+
+def test_other_machines_need_tls(tmp_path: Path) -> None:
+    """Listening beyond loopback without a certificate is refused unless the flag that says so is spelled out."""
+    run = underpaint(tmp_path, "serve", "--address", "0.0.0.0", "--port", "0")
+    assert run.returncode == 2
+    assert "--tls-cert" in run.stderr
+    assert "--insecure-no-tls" in run.stderr
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> None:
+    """A second daemon on the same port says why it cannot start."""
+    run = underpaint(tmp_path, "serve", "--port", daemon.url.rpartition(":")[2])
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith("underpaint: cannot listen on 127.0.0.1:")
+
+
+def test_models_lists_the_built_in_one(tmp_path: Path) -> None:
+    """A fresh install can paint."""
+    run = underpaint(tmp_path, "models")
+    assert run.returncode == 0
+    assert "primer-inpaint" in run.stdout
+
+
+def test_generate_changes_nothing_outside_the_mask(tmp_path: Path, daemon: Launched) -> None:
+    """A picture painted from the command line is the old one wherever the mask is black."""
+    before = Image.effect_noise((120, 90), 60).convert("RGB")
+    before.save(tmp_path / "before.png")
+    mask = Image.new("L", before.size)
+    mask.paste(255, (30, 20, 80, 70))
+    mask.save(tmp_path / "mask.png")
+    words = [
+        "--image",
+        "before.png",
+        "--mask",
+        "mask.png",
+        "--output",
+        "after.png",
+        "--url",
+        daemon.url,
+        "--steps",
+        "3",
+    ]
+    files = [str(tmp_path / word) if word.endswith(".png") else word for word in words]
+    run = underpaint(daemon.home, "generate", "red", *files)
+    assert run.returncode == 0, run.stderr
+    after = Image.open(tmp_path / "after.png").convert("RGB")
+    outside = Image.eval(mask, lambda value: 255 - value)
+    black = Image.new("RGB", before.size)
+    assert Image.composite(before, black, outside).tobytes() == Image.composite(after, black, outside).tobytes()
+    assert before.tobytes() != after.tobytes()

@@ -1,0 +1,184 @@
+"""A client's conversation with a real daemon over a real websocket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import msgpack
+import pytest
+from underpaint_backend.client import Refused, connect
+from underpaint_backend.launch import Launched
+from underpaint_protocol.blobs import chunks, digest_of, image_of
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import (
+    SUBPROTOCOL,
+    BlobChunk,
+    Cancel,
+    Error,
+    Hello,
+    Request,
+    Submit,
+    Welcome,
+    vocabulary,
+)
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosedError
+from websockets.typing import Subprotocol
+
+PIXELS = bytes(range(256)) * 4
+GOOD = Request(
+    model="primer-inpaint",
+    task="inpaint",
+    width=16,
+    height=16,
+    image=image_of(16, 16, 4, PIXELS),
+    mask=image_of(16, 16, 1, PIXELS[:256]),
+)
+
+
+@pytest.fixture
+async def socket(daemon: Launched) -> AsyncIterator[ClientConnection]:
+    """A websocket on which nothing has been said."""
+    async with open_socket(
+        daemon.url,
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        additional_headers={"Authorization": f"Bearer {daemon.token}"},
+        compression=None,
+        proxy=None,
+    ) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def greeted(socket: ClientConnection) -> ClientConnection:
+    """A websocket on which hello and welcome were said."""
+    await ask(socket, Hello("test"))
+    return socket
+
+
+async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
+    """Send a message and return the next answer."""
+    await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
+    answer = await socket.recv()
+    assert isinstance(answer, bytes)
+    return vocabulary.decode(answer)
+
+
+async def code(socket: ClientConnection, message: Record | bytes | str) -> str:
+    """Send a message that is wrong and return the code of the error, after seeing that the connection still works."""
+    answer = await ask(socket, message)
+    assert isinstance(answer, Error), answer
+    again = await ask(socket, Cancel("nothing"))
+    assert isinstance(again, Error)
+    assert again.error.code == "unknown_job"
+    return answer.error.code
+
+
+async def submit(socket: ClientConnection, request: Request, blobs: Sequence[bytes] = (PIXELS, PIXELS[:256])) -> str:
+    """Submit a job that will be refused and return the code of the error."""
+    for blob in blobs:
+        for chunk in chunks(digest_of(blob), blob):
+            await socket.send(vocabulary.encode(chunk))
+    return await code(socket, Submit("job", request))
+
+
+async def test_welcome_tells_what_can_be_done(socket: ClientConnection) -> None:
+    """Hello is answered with the models, the limits and the state of the worker."""
+    welcome = await ask(socket, Hello("test"))
+    assert isinstance(welcome, Welcome)
+    assert "primer-inpaint" in [model.id for model in welcome.models]
+    assert welcome.worker.state in ("starting", "ready")
+
+
+async def test_nothing_is_answered_before_hello(socket: ClientConnection) -> None:
+    """A client that does not greet first is told so, and may greet then."""
+    answer = await ask(socket, Cancel("job"))
+    assert isinstance(answer, Error)
+    assert answer.error.code == "out_of_order"
+    assert isinstance(await ask(socket, Hello("test")), Welcome)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (Hello("again"), "out_of_order"),
+        (
+            Error.from_wire({"error": {"code": "internal", "message": "", "hint": "", "retryable": False}}),
+            "out_of_order",
+        ),
+        (b"", "malformed_message"),
+        (b"\x93\x01\x02\x03", "malformed_message"),
+        ("text", "malformed_message"),
+        (msgpack.packb({"type": "dance"}), "unknown_message"),
+        (msgpack.packb({"type": "cancel"}), "invalid_field"),
+        (BlobChunk("0" * 32, 3, 0, b"abc"), "bad_blob"),
+        (BlobChunk("1" * 32, 1 << 28, 0, b"abc"), "bad_blob"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_a_bad_message_is_answered_and_the_connection_stays(
+    greeted: ClientConnection, message: Record | bytes | str, expected: str
+) -> None:
+    """Whatever is wrong with a message, the answer is a typed error on a connection that goes on."""
+    if isinstance(message, BlobChunk) and message.size == 1 << 28:
+        await greeted.send(vocabulary.encode(BlobChunk("2" * 32, 1 << 28, 0, b"abc")))
+    assert await code(greeted, message) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "nope"}, "unknown_model"),
+        ({"scheduler": "abacus"}, "unknown_scheduler"),
+        ({"mask": image_of(8, 8, 1, bytes(64))}, "wrong_mask_size"),
+        ({"mask": image_of(16, 16, 4, PIXELS)}, "wrong_mask_size"),
+        ({"image": image_of(8, 8, 4, bytes(256))}, "missing_pixels"),
+        ({"image": None}, "missing_pixels"),
+        ({"mask": None}, "missing_pixels"),
+        ({"image": image_of(16, 16, 4, bytes(1024))}, "missing_pixels"),
+        ({"width": 16384, "height": 16384}, "too_many_pixels"),
+        ({"batch": 9}, "invalid_field"),
+    ],
+)
+async def test_a_bad_request_is_refused(greeted: ClientConnection, changes: dict[str, object], expected: str) -> None:
+    """A request that cannot be done is refused with its reason and never becomes a job."""
+    assert await submit(greeted, replace(GOOD, **changes)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("field", "value"), [("strength", 7), ("steps", 0), ("steps", 10_000), ("model", "../x")])
+async def test_a_field_out_of_range_is_refused_with_its_job(
+    greeted: ClientConnection, field: str, value: object
+) -> None:
+    """The daemon checks what the client's own library would not have let through, and names the job."""
+    wire = Submit("job-7", GOOD).to_wire()
+    wire["request"][field] = value
+    answer = await ask(greeted, msgpack.packb({"type": "submit", **wire}))
+    assert isinstance(answer, Error)
+    assert (answer.error.code, answer.job) == ("invalid_field", "job-7")
+    assert field in answer.error.message.lower()
+
+
+async def test_a_frame_over_the_limit_closes_with_a_reason(greeted: ClientConnection) -> None:
+    """Two mebibytes and more are not a message; the close code says so."""
+    await greeted.send(b"\x00" * ((2 << 20) + 1))
+    with pytest.raises(ConnectionClosedError) as closed:
+        await greeted.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+
+
+async def test_a_wrong_token_is_told_in_words(daemon: Launched) -> None:
+    """The client library turns a refused handshake into the daemon's own sentence."""
+    with pytest.raises(Refused) as refusal:
+        async with connect(daemon.url, "0" * 64):
+            pass
+    assert refusal.value.error.code == "unauthorized"
+
+
+async def test_no_daemon_is_told_in_words() -> None:
+    """Nobody listening is an error with the address in it."""
+    with pytest.raises(Refused, match="127.0.0.1:9"):
+        async with connect("ws://127.0.0.1:9", "0" * 64):
+            pass
