@@ -124,6 +124,7 @@ TABLE: Dict[str, Row] = {
         "The daemon did not start: {detail}.",
         "Its log says why; “underpaint doctor” checks what it needs.",
     ),
+    "not_saved": Row("The settings could not be saved: {detail}.", "They hold until Krita is closed."),
     # What can happen to a job.
     "worker_died": Row(
         "The painting process stopped unexpectedly ({detail}) and was started again.",
