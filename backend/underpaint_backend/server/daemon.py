@@ -69,9 +69,9 @@ class Daemon:
             try:
                 yield server
             finally:
-                self._queue.shut_down()
                 worker.cancel()
-                await asyncio.gather(worker, self._host.close(), return_exceptions=True)
+                self._queue.shut_down()
+                await asyncio.gather(worker, self._host.close(), self._say_goodbye(), return_exceptions=True)
 
     def url(self, server: Server) -> str:
         """The address under which clients reach `server`."""
@@ -86,6 +86,12 @@ class Daemon:
             await connection.serve()
         finally:
             self._connections.discard(connection)
+
+    async def _say_goodbye(self) -> None:
+        """Give clients that read a moment to hear how their jobs ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await asyncio.gather(*(connection.outbox.drained() for connection in self._connections))
 
     def _tell(self, worker: Worker) -> None:
         for connection in self._connections:

@@ -31,6 +31,7 @@ class Outbox:
         self._bulk: deque[Record] = deque()
         self._waiting = 0
         self._filled = asyncio.Event()
+        self._idle = asyncio.Event()
 
     def put(self, message: Record) -> None:
         """Queue a message without waiting.
@@ -46,6 +47,7 @@ class Outbox:
             if len(self._control) > 10_000:
                 raise Overflow("ten thousand messages wait")
         self._filled.set()
+        self._idle.clear()
 
     def _put_bulk(self, message: Record) -> None:
         if isinstance(message, BlobChunk):
@@ -69,4 +71,9 @@ class Outbox:
                     self._waiting -= len(message.data)
                 return message
             self._filled.clear()
+            self._idle.set()
             await self._filled.wait()
+
+    async def drained(self) -> None:
+        """Wait until everything was taken and whoever took it asked for more."""
+        await self._idle.wait()

@@ -91,7 +91,8 @@ class JobQueue:
         log.info("the job %s ended after %.2f s", job.id, time.monotonic() - began)
 
     def shut_down(self) -> None:
-        """End every waiting job with a sentence that says why."""
-        for job in self._waiting:
+        """End every job with a sentence that says why; nothing runs afterwards."""
+        running = [self._running] if self._running and not self._running.state.ended else []
+        for job in [*running, *self._waiting]:
             job.emit(Failed(job.id, describe("shutting_down")))
         self._waiting.clear()
