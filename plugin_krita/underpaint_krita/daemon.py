@@ -1,0 +1,53 @@
+"""Starting Underpaint's daemon on this machine, so that it outlives Krita."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any, Dict, List, Mapping, Optional
+
+from ._vendor.underpaint_protocol import locations
+
+KRITAS_OWN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "QT_PLUGIN_PATH", "QML2_IMPORT_PATH")
+"""Variables that Krita sets for itself and that would lead another Python astray."""
+
+
+def launch_command() -> Optional[List[str]]:
+    """The words that start the daemon: as it wrote them down itself, else `underpaint serve`; None if neither is here."""
+    try:
+        words: Any = json.loads(locations.launch_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        words = None
+    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+        return words
+    program = shutil.which("underpaint")
+    return [program, "serve"] if program else None
+
+
+def start(command: List[str]) -> "subprocess.Popen[bytes]":
+    """Start the daemon, detached from Krita; what it says goes to the log. Raises `OSError` if it cannot be started."""
+    log = locations.log_file()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            **_detached(),
+        )
+
+
+def clean_environment(environment: Mapping[str, str]) -> Dict[str, str]:
+    """`environment` without what Krita put there for itself."""
+    return {name: value for name, value in environment.items() if name not in KRITAS_OWN}
+
+
+def _detached() -> Dict[str, Any]:
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}

@@ -1,0 +1,32 @@
+"""The docker as Krita knows it."""
+
+from __future__ import annotations
+
+from krita import Canvas, DockWidget, Krita
+
+from .panel import Panel
+from .qt import QtWidgets
+from .studio import Studio
+
+TITLE = "Underpaint"
+
+
+class UnderpaintDocker(DockWidget):
+    """Holds the panel; Krita makes one for each of its windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWindowTitle(TITLE)
+        panel = Panel()
+        self._studio = Studio(panel)
+        scroll = QtWidgets.QScrollArea()
+        scroll.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(panel)
+        self.setWidget(scroll)
+        notifier = Krita.instance().notifier()
+        notifier.setActive(True)
+        notifier.applicationClosing.connect(self._studio.close)
+
+    def canvasChanged(self, canvas: Canvas) -> None:
+        """Krita demands this method. The picture is looked up when Generate is pressed."""

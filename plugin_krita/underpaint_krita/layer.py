@@ -1,0 +1,119 @@
+"""The layer that a picture grows in: made once, filled again at every step, and in the end the picture itself.
+
+`Node.setPixelData` makes no undo step, so the whole job is one step, "Add Layer", and redo brings back the last pixels
+that were put in. That holds only for a layer that the artist cannot paint on meanwhile; hence the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, Optional
+
+from krita import Document, Node
+
+from ._vendor.underpaint_protocol.geometry import Box
+from .qt import QtCore
+
+NAME_LENGTH = 60
+"""Characters of the prompt in the layer's name. Very long names have corrupted files."""
+LABEL = 1
+"""Krita's colour label while the picture grows: blue."""
+RESTLESS = 1.0
+"""Seconds for which Krita may still mark a document as modified after a layer was removed."""
+
+
+def gate_is_open(document: Document) -> bool:
+    """Whether no stroke, transformation or move is going on, so that a call that ends strokes may be made now.
+
+    Adding, removing and repainting layers cut off the artist's stroke on one version of Krita or another, and let
+    Krita stand still for more than a second; `tryBarrierLock` tells without waiting.
+    """
+    if not document.tryBarrierLock():
+        return False
+    document.unlock()
+    return True
+
+
+class GrowingLayer:
+    """One new layer above `above`. Make and use it only while the gate is open."""
+
+    def __init__(self, document: Document, above: Optional[Node], box: Box, prompt: str) -> None:
+        self._document = document
+        self._box = box
+        self._prompt = prompt
+        self._active = document.activeNode()
+        self._modified = document.modified()
+        self.settled = False
+        self._node = document.createNode(_name(prompt, "…"), "paintlayer")
+        self._node.setLocked(True)
+        self._node.setColorLabel(LABEL)
+        parent = above.parentNode() if above is not None else None
+        if parent is not None:
+            parent.addChildNode(self._node, above)
+        else:
+            document.rootNode().addChildNode(self._node, None)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the artist took the layer away."""
+        return self._node.parentNode() is None
+
+    def settle(self) -> bool:
+        """Give the artist's layer back its place as the active one, and the document its modified flag.
+
+        Krita makes a new layer active some time after it was added: false until that has happened.
+        """
+        if not self.settled and self._document.activeNode() == self._node:
+            if self._active is not None:
+                self._document.setActiveNode(self._active)
+            self._document.setModified(self._modified)
+            self.settled = True
+        return self.settled
+
+    def write(self, pixels: bytes) -> None:
+        """Show `pixels`: blue, green, red, alpha, as large as the box."""
+        self._node.setPixelData(QtCore.QByteArray(pixels), *self._box)
+        self._document.refreshProjection()
+
+    def finish(self, pixels: bytes, recipe: Dict[str, Any]) -> None:
+        """Turn the layer into an ordinary one that holds the picture; `recipe` is kept in the document."""
+        self._node.setName(_name(self._prompt))
+        self._node.setColorLabel(0)
+        self._node.setLocked(False)
+        self._document.setAnnotation(
+            f"underpaint/{self._node.uniqueId().toString()}",
+            "How Underpaint painted a layer",
+            QtCore.QByteArray(json.dumps(recipe, ensure_ascii=False).encode("utf-8")),
+        )
+        self._document.setModified(True)
+        self.write(pixels)
+
+    def remove(self) -> Removal:
+        """Take the layer away again. The removal that is returned has still to be waited for."""
+        modified = self._document.modified()
+        # Undo can bring the layer back; nobody wants half a picture.
+        self._node.setPixelData(QtCore.QByteArray(4 * self._box.width * self._box.height, b"\0"), *self._box)
+        self._node.remove()
+        return Removal(self._document, modified)
+
+
+class Removal:
+    """A layer that was just removed. Krita marks the document as modified some time later."""
+
+    def __init__(self, document: Document, modified: bool) -> None:
+        self._document = document
+        self._modified = modified
+        self._end = time.monotonic() + RESTLESS
+
+    def settle(self) -> bool:
+        """Put the modified flag back as it was; false until Krita has touched it, or had long enough to do so."""
+        if not self._modified and self._document.modified():
+            self._document.setModified(False)
+            return True
+        return self._modified or time.monotonic() > self._end
+
+
+def _name(prompt: str, ending: str = "") -> str:
+    line = " ".join(prompt.split()) or "Underpaint"
+    return line + ending if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1].rstrip() + "…"

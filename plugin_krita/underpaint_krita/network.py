@@ -1,0 +1,299 @@
+"""The plugin's end of the wire, in a thread of its own. Knows nothing of Qt or Krita.
+
+One thread owns the session and does everything in the order in which it is asked. A second one only waits for frames
+of the present connection and hands them over, a few at a time, so that a flood is held back at the socket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable, Dict, Optional, Union
+
+from . import daemon
+from ._vendor.underpaint_protocol import __version__
+from ._vendor.underpaint_protocol.blobs import image_of
+from ._vendor.underpaint_protocol.client import ClientSession, Picture
+from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
+from ._vendor.underpaint_protocol.exceptions import ProtocolError
+from ._vendor.underpaint_protocol.fields import Record
+from ._vendor.underpaint_protocol.messages import MAX_FRAME, SUBPROTOCOL, TERMINAL, Error, Preview, Request
+from ._vendor.websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from ._vendor.websockets.sync.client import ClientConnection, connect
+from ._vendor.websockets.typing import Subprotocol
+from .mailbox import Mailbox
+from .pixels import with_red_and_blue_swapped
+
+CLIENT = f"underpaint_krita {__version__}"
+OPEN_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 1.0
+FRAMES_AT_HAND = 16
+"""Frames that wait for the network thread, at most; 4 MiB of pixels."""
+START_TIMEOUT = 90.0
+"""Seconds that a daemon may take to listen: a first start imports a lot."""
+START_INTERVAL = 0.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the daemon shall paint. `pixels` and `mask` are of the size of the request, as Krita keeps them.
+
+    `pixels` is blue, green, red, alpha; both are None for a picture from nothing.
+    """
+
+    id: str
+    request: Request
+    pixels: Optional[bytes] = None
+    mask: Optional[bytes] = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A preview, ready for the layer: blue, green, red, alpha, as large as the request."""
+
+    job: str
+    step: int
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished picture, ready for the layer: blue, green, red, alpha, as large as the request."""
+
+    job: str
+    index: int
+    seed: int
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """There is no connection, or none any more. Every job that ran on it is over."""
+
+    error: ErrorInfo
+
+
+Event = Union[Record, Finished, Disconnected]
+Develop = Callable[[bytes, int, int, Optional[bytes]], bytes]
+"""From a JPEG, a width, a height and a mask to pixels as Krita keeps them; `ValueError` if it is not a JPEG."""
+
+
+class Network:
+    """The connection to one server at a time. Its methods return at once; what comes of them goes to the mailbox."""
+
+    def __init__(self, mailbox: Mailbox[Event, Frame], develop: Develop) -> None:
+        self._mailbox = mailbox
+        self._develop = develop
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(FRAMES_AT_HAND)
+        self._closing = threading.Event()
+        self._connection: Optional[ClientConnection] = None
+        self._session = ClientSession(CLIENT)
+        self._jobs: Dict[str, Job] = {}
+        self._preview: Optional[Preview] = None
+        threading.Thread(target=self._run, name="underpaint-network", daemon=True).start()
+
+    def connect(self, server: str, token: str) -> None:
+        """Connect to `server`, leaving any other. Ends in `Welcome` or `Disconnected`."""
+        self._inbox.put(partial(self._connect, server, token))
+
+    def start_daemon(self, server: str, read_token: Callable[[], str]) -> None:
+        """Start the daemon on this machine and connect to it at `server` as soon as it listens.
+
+        `read_token` is asked before each attempt, because a first start makes the token.
+        """
+        self._inbox.put(partial(self._start_daemon, server, read_token))
+
+    def submit(self, job: Job) -> None:
+        """Send a job, which ends in one of `Done`, `Failed`, `Cancelled`, `Error` and `Disconnected`."""
+        self._inbox.put(partial(self._submit, job))
+
+    def cancel(self, job: str) -> None:
+        """Ask to stop a job."""
+        self._inbox.put(partial(self._cancel, job))
+
+    def close(self) -> None:
+        """Disconnect and end the thread; nothing goes to the mailbox any more."""
+        self._closing.set()
+        self._inbox.put(self._disconnect)
+
+    # Everything below runs in the network thread.
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._next()()
+        self._disconnect()
+
+    def _next(self) -> Callable[[], None]:
+        """What to do next. Previews are developed when there is nothing else to do, and then only the newest."""
+        if self._preview is None:
+            return self._inbox.get()
+        try:
+            return self._inbox.get_nowait()
+        except queue.Empty:
+            return self._show_preview
+
+    def _connect(self, server: str, token: str) -> None:
+        self._disconnect()
+        error = self._try_to_connect(server, token)
+        if error is not None:
+            self._mailbox.post(Disconnected(error))
+
+    def _try_to_connect(self, server: str, token: str) -> Optional[ErrorInfo]:
+        try:
+            connection = connect(
+                server,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers={"Authorization": f"Bearer {token}"},
+                compression=None,
+                max_size=MAX_FRAME,
+                open_timeout=OPEN_TIMEOUT,
+                close_timeout=CLOSE_TIMEOUT,
+            )
+        except InvalidStatus as error:
+            return _refusal(error.response.body) or describe("unreachable", detail=server)
+        except (OSError, ValueError, InvalidURI, InvalidHandshake):
+            return describe("unreachable", detail=server)
+        if connection.subprotocol != SUBPROTOCOL:
+            connection.close()
+            return describe("wrong_version")
+        self._connection, self._session = connection, ClientSession(CLIENT)
+        threading.Thread(target=self._listen, args=[connection], name="underpaint-listener", daemon=True).start()
+        self._send(self._session.hello())
+        return None
+
+    def _start_daemon(self, server: str, read_token: Callable[[], str]) -> None:
+        self._disconnect()
+        command = daemon.launch_command()
+        if command is None:
+            self._mailbox.post(Disconnected(describe("not_installed")))
+            return
+        try:
+            process = daemon.start(command)
+        except OSError as error:
+            self._mailbox.post(Disconnected(describe("not_started", detail=error)))
+            return
+        end = time.monotonic() + START_TIMEOUT
+        while not self._closing.wait(START_INTERVAL):
+            error = self._try_to_connect(server, read_token())
+            if error is None:
+                return
+            if process.poll() is not None:
+                error = describe("not_started", detail=f"it ended with status {process.returncode}")
+            elif error.code == "unreachable" and time.monotonic() < end:
+                continue
+            self._mailbox.post(Disconnected(error))
+            return
+
+    def _submit(self, job: Job) -> None:
+        if self._connection is None:
+            self._mailbox.post(Disconnected(describe("disconnected")))
+            return
+        request, blobs = _on_the_wire(job)
+        self._jobs[job.id] = job
+        for frame in self._session.submit(job.id, request, blobs):
+            if not self._send(frame):
+                break
+
+    def _cancel(self, job: str) -> None:
+        if job in self._jobs:
+            self._send(self._session.cancel(job))
+
+    def _send(self, frame: bytes) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            connection.send(frame)
+        except (OSError, WebSocketException):
+            self._lost(connection)
+            return False
+        return True
+
+    def _listen(self, connection: ClientConnection) -> None:
+        """Runs in the listening thread."""
+        try:
+            for frame in connection:
+                self._room.acquire()
+                self._inbox.put(partial(self._received, connection, frame))
+        except (OSError, WebSocketException):
+            pass
+        self._inbox.put(partial(self._lost, connection))
+
+    def _received(self, connection: ClientConnection, frame: Union[str, bytes]) -> None:
+        self._room.release()
+        if connection is not self._connection:
+            return
+        try:
+            for event in self._session.receive(frame if isinstance(frame, bytes) else frame.encode()):
+                self._pass_on(event)
+        except ProtocolError as error:
+            self._give_up(describe(error.code, detail=error))
+
+    def _pass_on(self, event: Union[Record, Picture]) -> None:
+        if isinstance(event, Preview):
+            self._preview = event
+        elif isinstance(event, Picture):
+            pixels = bytes(with_red_and_blue_swapped(event.pixels))
+            self._mailbox.post(Finished(event.job, event.index, event.seed, pixels))
+        else:
+            if isinstance(event, (*TERMINAL, Error)) and event.job not in self._session.running:
+                self._forget(event.job)
+            self._mailbox.post(event)
+
+    def _show_preview(self) -> None:
+        preview, self._preview = self._preview, None
+        job = self._jobs.get(preview.job) if preview is not None else None
+        if preview is None or job is None:
+            return
+        try:
+            pixels = self._develop(preview.data, job.request.width, job.request.height, job.mask)
+        except ValueError:
+            return  # The next preview, or the picture itself, will do.
+        self._mailbox.show(Frame(job.id, preview.step, pixels))
+
+    def _forget(self, job: Optional[str]) -> None:
+        self._jobs.pop(job or "", None)
+        if self._preview is not None and self._preview.job == job:
+            self._preview = None
+
+    def _lost(self, connection: ClientConnection) -> None:
+        if connection is self._connection:
+            self._give_up(describe("disconnected"))
+
+    def _give_up(self, error: ErrorInfo) -> None:
+        self._disconnect()
+        self._mailbox.post(Disconnected(error))
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._jobs.clear()
+        self._preview = None
+        if connection is not None:
+            connection.close()
+
+
+def _on_the_wire(job: Job) -> "tuple[Request, list[bytes]]":
+    """The request with its pictures named, and their bytes: red, green, blue, alpha."""
+    if job.pixels is None or job.mask is None:
+        return job.request, []
+    width, height = job.request.width, job.request.height
+    pixels = bytes(with_red_and_blue_swapped(job.pixels))
+    request = dataclasses.replace(
+        job.request, image=image_of(width, height, 4, pixels), mask=image_of(width, height, 1, job.mask)
+    )
+    return request, [pixels, job.mask]
+
+
+def _refusal(body: Optional[bytes]) -> Optional[ErrorInfo]:
+    """The error in an HTTP answer of the daemon; None if something else answered."""
+    try:
+        wire = json.loads(body or b"")
+        return ErrorInfo.from_wire(wire) if isinstance(wire, dict) else None
+    except (ValueError, ProtocolError):
+        return None

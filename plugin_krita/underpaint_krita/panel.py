@@ -1,0 +1,275 @@
+"""The widgets of the docker, and nothing else: they say what the artist wants and show what they are told."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import List, Optional, Sequence
+
+from ._vendor.underpaint_protocol.errors import ErrorInfo
+from ._vendor.underpaint_protocol.messages import Model
+from .qt import QtCore, QtGui, QtWidgets
+
+LARGEST_SEED = 2**63 - 1
+RANDOM_SEEDS = 2**32
+BAR = 1000
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the artist asked for. `model` is empty while no model is known; `steps` is 0 for the model's own number."""
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    strength: float
+    steps: int
+    seed: int
+
+
+class Panel(QtWidgets.QWidget):
+    """Prompt, choices, buttons, progress and one line for state and errors."""
+
+    generate = QtCore.pyqtSignal()
+    cancel = QtCore.pyqtSignal()
+    start_daemon = QtCore.pyqtSignal()
+    choose_server = QtCore.pyqtSignal()
+    shown = QtCore.pyqtSignal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: List[Model] = []
+        self.prompt = PromptEdit("What should be there?", lines=4)
+        self.negative_prompt = PromptEdit("What should not?", lines=2)
+        self.model = QtWidgets.QComboBox()
+        self.strength = _Amount(1, 100, 100, " %")
+        self.steps = _Amount(1, 100, 20)
+        self.seed = _SeedEdit()
+        self.generate_button = _button("Generate", "generate", "Paint into the selection (Ctrl+Return in the prompt)")
+        self.cancel_button = _button("Cancel", "cancel", "Stop, and leave the picture as it was")
+        self.progress = QtWidgets.QProgressBar()
+        self.state = _StateLine()
+        self.start_button = _button("Start Underpaint", "start", "Start the daemon on this machine")
+        self.server_button = _server_button()
+        self._name_widgets()
+        self._lay_out()
+        self._connect()
+        self.set_busy(False)
+
+    def wishes(self) -> Wishes:
+        """What the widgets say now. A random seed is drawn, and shown."""
+        return Wishes(
+            prompt=self.prompt.toPlainText().strip(),
+            negative_prompt=self.negative_prompt.toPlainText().strip(),
+            model=self.model.currentData() or "",
+            strength=self.strength.value() / 100,
+            steps=self.steps.value() if self._models else 0,
+            seed=self.seed.draw(),
+        )
+
+    def show_models(self, models: Sequence[Model]) -> None:
+        """Offer `models`, and keep the one that was chosen if it is still there."""
+        chosen = self.model.currentData()
+        if list(models) == self._models:
+            return
+        self._models = list(models)
+        self.model.blockSignals(True)
+        self.model.clear()
+        for model in models:
+            self.model.addItem(model.name, model.id)
+        self.model.setCurrentIndex(max(0, self.model.findData(chosen)))
+        self.model.blockSignals(False)
+        if self.model.currentData() != chosen:
+            self._adopt_model()
+
+    def show_state(self, text: str) -> None:
+        """Say how things are."""
+        self.state.say(text)
+        self.start_button.hide()
+
+    def show_error(self, error: ErrorInfo, offer_start: bool = False) -> None:
+        """Say what went wrong and what helps; with `offer_start`, a button that starts the daemon."""
+        self.state.say(error.message, error.hint)
+        self.start_button.setVisible(offer_start)
+
+    def show_progress(self, fraction: float) -> None:
+        """Move the bar; 0 is empty, 1 is full."""
+        self.progress.setValue(round(BAR * fraction))
+
+    def set_busy(self, busy: bool) -> None:
+        """Offer Cancel while something is being painted, and Generate otherwise."""
+        self.generate_button.setEnabled(not busy)
+        self.cancel_button.setEnabled(busy)
+        if not busy:
+            self.show_progress(0)
+
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
+        super().showEvent(event)
+        self.shown.emit()
+
+    def _adopt_model(self) -> None:
+        index = self.model.currentIndex()
+        if 0 <= index < len(self._models):
+            self.steps.set_value(self._models[index].default_steps)
+
+    def _name_widgets(self) -> None:
+        names = ("prompt", "negative_prompt", "model", "strength", "steps", "seed", "progress", "state")
+        for name in names:
+            getattr(self, name).setObjectName(f"underpaint_{name}")
+
+    def _lay_out(self) -> None:
+        self.progress.setRange(0, BAR)
+        self.progress.setTextVisible(False)
+        self.progress.setMaximumHeight(6)
+        self.model.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
+        self.model.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
+        model = _row(self.model, self.server_button)
+        form = QtWidgets.QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Model", model)
+        form.addRow("Strength", self.strength)
+        form.addRow("Steps", self.steps)
+        form.addRow("Seed", self.seed)
+        buttons = _row(self.generate_button, self.cancel_button)
+        column = QtWidgets.QVBoxLayout(self)
+        for widget in (self.prompt, self.negative_prompt):
+            column.addWidget(widget)
+        column.addLayout(form)
+        column.addLayout(buttons)
+        for widget in (self.progress, self.state, self.start_button):
+            column.addWidget(widget)
+        column.addStretch()
+        self.start_button.hide()
+
+    def _connect(self) -> None:
+        self.prompt.submitted.connect(self.generate_button.click)
+        self.negative_prompt.submitted.connect(self.generate_button.click)
+        self.generate_button.clicked.connect(self.generate)
+        self.cancel_button.clicked.connect(self.cancel)
+        self.start_button.clicked.connect(self.start_daemon)
+        self.server_button.clicked.connect(self.choose_server)
+        self.model.currentIndexChanged.connect(self._adopt_model)
+
+
+class PromptEdit(QtWidgets.QPlainTextEdit):
+    """Text of a few lines; Ctrl+Return submits it."""
+
+    submitted = QtCore.pyqtSignal()
+
+    def __init__(self, placeholder: str, lines: int) -> None:
+        super().__init__()
+        self.setPlaceholderText(placeholder)
+        self.setTabChangesFocus(True)
+        self.setFixedHeight(self.fontMetrics().lineSpacing() * lines + 2 * self.frameWidth() + 8)
+
+    def event(self, event: QtCore.QEvent) -> bool:
+        # Otherwise Krita opens its own Search Actions on Ctrl+Return.
+        if event.type() == QtCore.QEvent.Type.ShortcutOverride and _is_submit(event):
+            event.accept()
+            return True
+        return super().event(event)
+
+    def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
+        if _is_submit(event):
+            self.submitted.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+class _Amount(QtWidgets.QWidget):
+    """A slider and a number that move together."""
+
+    def __init__(self, low: int, high: int, value: int, suffix: str = "") -> None:
+        super().__init__()
+        self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
+        self.number = QtWidgets.QSpinBox()
+        self.number.setSuffix(suffix)
+        for widget in (self.slider, self.number):
+            widget.setRange(low, high)
+            widget.setValue(value)
+        self.slider.valueChanged.connect(self.number.setValue)
+        self.number.valueChanged.connect(self.slider.setValue)
+        row = _row(self.slider, self.number)
+        self.setLayout(row)
+
+    def value(self) -> int:
+        return int(self.number.value())
+
+    def set_value(self, value: int) -> None:
+        self.number.setMaximum(max(value, self.number.maximum()))
+        self.slider.setMaximum(self.number.maximum())
+        self.number.setValue(value)
+
+
+class _SeedEdit(QtWidgets.QWidget):
+    """The number that a picture starts from: a new one each time, or one that is kept.
+
+    A line of text, because Qt's own number widget stops at 31 bits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = QtWidgets.QLineEdit("0")
+        digits = QtCore.QRegularExpression(r"\d{1,19}")
+        self.number.setValidator(QtGui.QRegularExpressionValidator(digits, self.number))
+        self.random = QtWidgets.QCheckBox("Random")
+        self.random.setToolTip("Draw a new seed for every picture")
+        self.random.toggled.connect(self.number.setDisabled)
+        self.random.setChecked(True)
+        self.setLayout(_row(self.number, self.random))
+
+    def draw(self) -> int:
+        """The seed for the next picture."""
+        if self.random.isChecked():
+            self.number.setText(str(secrets.randbelow(RANDOM_SEEDS)))
+        return min(int(self.number.text() or "0"), LARGEST_SEED)
+
+
+class _StateLine(QtWidgets.QLabel):
+    """A sentence, and below it, paler, what helps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextFormat(QtCore.Qt.TextFormat.RichText)
+        self.setTextInteractionFlags(QtCore.Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def say(self, sentence: str, hint: Optional[str] = None) -> None:
+        pale = self.palette().color(QtGui.QPalette.ColorGroup.Disabled, QtGui.QPalette.ColorRole.WindowText).name()
+        below = f'<br><span style="color:{pale}">{_plain(hint)}</span>' if hint else ""
+        self.setText(_plain(sentence) + below)
+        self.setAccessibleName(f"{sentence} {hint or ''}".strip())
+
+
+def _plain(text: str) -> str:
+    """`text` as it is, in a label that reads HTML: a daemon's words are not markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _button(text: str, name: str, tip: str) -> QtWidgets.QPushButton:
+    button = QtWidgets.QPushButton(text)
+    button.setObjectName(f"underpaint_{name}")
+    button.setToolTip(tip)
+    return button
+
+
+def _server_button() -> QtWidgets.QToolButton:
+    button = QtWidgets.QToolButton()
+    button.setObjectName("underpaint_server")
+    button.setText("…")
+    button.setToolTip("Choose the server")
+    button.setAutoRaise(True)
+    return button
+
+
+def _row(*widgets: QtWidgets.QWidget) -> QtWidgets.QHBoxLayout:
+    row = QtWidgets.QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        row.addWidget(widget)
+    return row
+
+
+def _is_submit(event: QtGui.QKeyEvent) -> bool:
+    returns = (QtCore.Qt.Key.Key_Return, QtCore.Qt.Key.Key_Enter)
+    return event.key() in returns and event.modifiers() == QtCore.Qt.KeyboardModifier.ControlModifier

@@ -1,0 +1,39 @@
+"""Asks which server to use."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .qt import QtWidgets
+from .settings import DEFAULT_SERVER, Settings
+
+ABOUT_TOKENS = (
+    "On this machine the token is found by itself. For another machine, copy it from the file “token” there. "
+    "It is sent to that server only."
+)
+
+
+def ask_for_server(settings: Settings, parent: QtWidgets.QWidget) -> Optional[Settings]:
+    """The settings with the server that the artist entered; None if the dialog was cancelled."""
+    dialog = QtWidgets.QDialog(parent)
+    dialog.setWindowTitle("Underpaint's server")
+    address = QtWidgets.QLineEdit(settings.server)
+    address.setPlaceholderText(DEFAULT_SERVER)
+    address.setMinimumWidth(320)
+    token = QtWidgets.QLineEdit(settings.tokens.get(settings.server, ""))
+    token.setEchoMode(QtWidgets.QLineEdit.EchoMode.Password)
+    token.setPlaceholderText("found by itself")
+    about = QtWidgets.QLabel(ABOUT_TOKENS)
+    about.setWordWrap(True)
+    choice = QtWidgets.QDialogButtonBox.StandardButton
+    buttons = QtWidgets.QDialogButtonBox(choice.Ok | choice.Cancel)
+    buttons.accepted.connect(dialog.accept)
+    buttons.rejected.connect(dialog.reject)
+    form = QtWidgets.QFormLayout(dialog)
+    form.addRow("Address", address)
+    form.addRow("Token", token)
+    form.addRow(about)
+    form.addRow(buttons)
+    if dialog.exec() != QtWidgets.QDialog.DialogCode.Accepted:
+        return None
+    return settings.with_server(address.text(), token.text())

@@ -1,0 +1,82 @@
+"""What the user chose about servers. Kept beside the token, readable by its owner alone, not in Krita's own settings:
+those are attached to bug reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, Mapping
+from urllib.parse import urlsplit
+
+from ._vendor.underpaint_protocol import locations
+
+DEFAULT_SERVER = f"ws://127.0.0.1:{locations.DEFAULT_PORT}"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The server to use, and the tokens that were entered, each under the one server that it was entered for."""
+
+    server: str = DEFAULT_SERVER
+    tokens: Mapping[str, str] = field(default_factory=dict)
+
+    def token(self) -> str:
+        """The token for `server`: the one that was entered for it, else, on this machine, the daemon's own file.
+
+        Empty if there is none.
+        """
+        entered = self.tokens.get(self.server)
+        if entered is not None:
+            return entered
+        return _local_token() if is_local(self.server) else ""
+
+    def with_server(self, server: str, token: str) -> Settings:
+        """These settings for another server; an empty `token` forgets the one that was entered for it."""
+        server = server.strip().rstrip("/") or DEFAULT_SERVER
+        tokens = {name: value for name, value in self.tokens.items() if name != server}
+        if token.strip():
+            tokens[server] = token.strip()
+        return replace(self, server=server, tokens=tokens)
+
+
+def is_local(server: str) -> bool:
+    """Whether `server` is on this machine."""
+    return urlsplit(server).hostname in LOOPBACK
+
+
+def settings_file() -> Path:
+    """Where the settings are kept."""
+    return locations.data_folder() / "krita.json"
+
+
+def load() -> Settings:
+    """The settings of this user; the defaults if there are none or the file is damaged."""
+    try:
+        stored: Any = json.loads(settings_file().read_text(encoding="utf-8"))
+        tokens: Dict[str, str] = {str(server): str(token) for server, token in stored["tokens"].items()}
+        return Settings(str(stored["server"]), tokens)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Settings()
+
+
+def save(settings: Settings) -> None:
+    """Remember `settings`. Raises `OSError` if that is not possible."""
+    path = settings_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"server": settings.server, "tokens": dict(settings.tokens)}, indent=2)
+    with open(path, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _local_token() -> str:
+    try:
+        return locations.token_file().read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
