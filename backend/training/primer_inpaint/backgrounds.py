@@ -22,7 +22,7 @@ def over(below: Floats, above: Floats, coverage: Floats) -> Floats:
 def blurred(picture: Floats, radius: float) -> Floats:
     """The picture `[H, W, 3]` or plane `[H, W]` out of focus, `radius` in px."""
     image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), np.float32) / 255
+    return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), np.float32) / np.float32(255)
 
 
 def _mapped(plane: Floats, palette: list[Floats]) -> Floats:
@@ -110,7 +110,7 @@ def lights(rng: np.random.Generator, size: int) -> Floats:
         red, green, blue = (any_colour(rng) * 255).astype(int).tolist()
         shade = (red, green, blue, int(rng.integers(40, 160)))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), shade)
-    return blurred(np.asarray(picture, np.float32) / 255, rng.uniform(1, 6))
+    return blurred(np.asarray(picture, np.float32) / np.float32(255), rng.uniform(1, 6))
 
 
 def foliage(rng: np.random.Generator, size: int) -> Floats:
@@ -126,7 +126,7 @@ def foliage(rng: np.random.Generator, size: int) -> Floats:
         a, b = rng.uniform(0.4, 1, 2) * large
         shade = np.clip(base * rng.uniform(0.4, 1.0 + index / 300) + rng.normal(0, 0.04, 3), 0, 1)
         draw.ellipse((x - a, y - b, x + a, y + b), tuple((shade * 255).astype(int).tolist()))
-    return np.asarray(picture, np.float32) / 255
+    return np.asarray(picture, np.float32) / np.float32(255)
 
 
 def _things(rng: np.random.Generator, size: int, picture: Floats) -> Floats:

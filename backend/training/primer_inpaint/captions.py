@@ -106,12 +106,13 @@ def _unknown_word(rng: np.random.Generator) -> str:
 
 def every_word() -> list[str]:
     """All words of the grammar, for training and testing the tokenizer."""
-    words = {word for colour in COLOURS for name in (colour.name, *colour.synonyms)
-             for word in name.split()}
+    words = {word for colour in COLOURS for name in (colour.name, *colour.synonyms) for word in name.split()}
     words |= {word for shape in SHAPES for words_ in shape.words for word in words_.split()}
     words |= {word for words_, _ in PAINTS.values() for word in words_ if word}
     words |= {word.strip() for word in (*ROUND_WORDS, *THINGS, *FILL_WORDS, *SIZES) if word}
     words |= {word for phrase in NOTHING for word in phrase.split()}
-    words |= set("a an the on in of and with painting photo picture high quality paint here solid "
-                 "nice beautiful one two texture pattern dark light bright blurry bad".split())
+    words |= set(
+        "a an the on in of and with painting photo picture high quality paint here solid "
+        "nice beautiful one two texture pattern dark light bright blurry bad".split()
+    )
     return sorted(words)

@@ -49,14 +49,10 @@ def lab(rgb: NDArray[Any]) -> NDArray[np.float64]:
     """CIE L*a*b* (D65) of sRGB colours `[..., 3]`, 0..255."""
     srgb = np.asarray(rgb, np.float64) / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array(
-        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    )
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.stack(
-        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
-    )
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
 _CENTRES = lab(np.array([colour.rgb for colour in COLOURS]))
@@ -87,4 +83,4 @@ def any_colour(rng: np.random.Generator) -> Floats:
     value = rng.beta(1.6, 1.4)
     tint = rng.normal(0, 1, 3) * rng.choice([0.02, 0.06, 0.14])
     warmth = rng.normal(0, 0.05)
-    return np.clip(value + tint + np.array([warmth, 0, -warmth]), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(value + tint + np.array([warmth, 0, -warmth]), 0, 1), np.float32)

@@ -53,6 +53,7 @@ def _set_dtype(config: Path, dtype: str) -> None:
 def export(folder: Path, target: Path) -> int:
     """Write the model in half precision to `target`, keeping its README.md; returns its bytes."""
     pipeline = load_pipeline(folder)
+    target.mkdir(parents=True, exist_ok=True)
     for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         shutil.rmtree(target / name, ignore_errors=True)
     pipeline.unet.half()

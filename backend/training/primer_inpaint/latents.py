@@ -18,7 +18,7 @@ from .captions import with_unknown_words
 from .pictures import Pictures
 from .samples import CAPTIONS
 from .tokenizer import token_ids, train_tokenizer
-from .vae import as_tensor, new_autoencoder, trained_autoencoder
+from .vae import as_tensor, channels_last, new_autoencoder, trained_autoencoder
 
 BATCH = 32
 
@@ -82,9 +82,7 @@ def _blanked(images: Tensor, masks: Tensor) -> Tensor:
     return images * (masks < 0.5)
 
 
-def _encode_chunk(
-    autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, pictures: Pictures, number: int
-) -> Latents:
+def _encode_chunk(autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, pictures: Pictures, number: int) -> Latents:
     images, masks, captions = pictures.chunk(number)
     encoded, blanked = [], []
     for start in range(0, len(images), BATCH):
@@ -102,9 +100,7 @@ def _encode_chunk(
     )
 
 
-def _tokens(
-    tokenizer: CLIPTokenizer, captions: list[tuple[str, ...]], rng: np.random.Generator
-) -> NDArray[np.int16]:
+def _tokens(tokenizer: CLIPTokenizer, captions: list[tuple[str, ...]], rng: np.random.Generator) -> NDArray[np.int16]:
     """Token ids of all wordings; the last wording of each picture speaks in unknown words."""
     known = [token_ids(tokenizer, [texts[i] for texts in captions]) for i in range(CAPTIONS - 1)]
     unknown = [with_unknown_words(rng, texts[-1]) for texts in captions]
@@ -122,7 +118,7 @@ def encode_pictures(pictures: Pictures, folder: Path) -> None:
         autoencoder = trained_autoencoder(folder)
         standardise(autoencoder, as_tensor(pictures.chunk(0)[0][:512]))
         budget.save(folder / "vae_standardised.pt", autoencoder.state_dict())
-    autoencoder = finished_autoencoder(folder).to(memory_format=torch.channels_last)
+    autoencoder = channels_last(finished_autoencoder(folder))
     for number in range(pictures.chunks):
         path = target / f"{number:05}.npz"
         if not path.exists():

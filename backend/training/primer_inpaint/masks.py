@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from .backgrounds import blurred
 from .colours import Floats
-from .shapes import Box, blob, cover, SHAPES
+from .shapes import SHAPES, Box, blob, cover
 
 SMALLEST, LARGEST = 0.28, 0.95
 """Side of a selection's box as a share of the picture's side."""
@@ -38,7 +38,7 @@ def _rectangle(box: Box, size: int, radius: float) -> Floats:
         box.y + box.half_height,
     )
     ImageDraw.Draw(plane).rounded_rectangle(corners, radius, 255)
-    return np.asarray(plane, np.float32) / 255
+    return np.asarray(plane, np.float32) / np.float32(255)
 
 
 def around(coverage: Floats, margin: int) -> Floats:

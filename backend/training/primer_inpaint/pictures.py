@@ -62,9 +62,7 @@ class Pictures:
             time.sleep(0.5)
         return path
 
-    def chunk(
-        self, number: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]:
+    def chunk(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]:
         """Images `[CHUNK, S, S, 3]`, masks `[CHUNK, S, S]` and captions; waits until drawn."""
         with np.load(self._wait_for(number)) as arrays:
             captions = [tuple(texts) for texts in json.loads(str(arrays["captions"]))]

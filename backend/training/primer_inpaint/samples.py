@@ -45,9 +45,7 @@ def _draw_paint(rng: np.random.Generator) -> tuple[paints.Paint, str]:
     return paint, words[int(rng.integers(len(words)))]
 
 
-def _in_colour(
-    rng: np.random.Generator, paint: paints.Paint, colour: NamedColour, box: Box, size: int
-) -> Floats:
+def _in_colour(rng: np.random.Generator, paint: paints.Paint, colour: NamedColour, box: Box, size: int) -> Floats:
     """The paint in the colour, or plain paint where light changed what one would call it."""
     tone = jittered(rng, colour)
     picture = np.clip(paint(rng, tone, size, box), 0, 1)
@@ -72,9 +70,7 @@ def _two_coloured(
     return over(first, jittered(rng, second), band), second
 
 
-def _noun_and_coverage(
-    rng: np.random.Generator, box: Box, size: int, paint: paints.Paint
-) -> tuple[str, Floats]:
+def _noun_and_coverage(rng: np.random.Generator, box: Box, size: int, paint: paints.Paint) -> tuple[str, Floats]:
     """What the object is called and where it is, filling the selection's box."""
     kind = rng.random()
     turn = rng.normal(0, 0.08)

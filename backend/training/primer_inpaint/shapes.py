@@ -50,8 +50,7 @@ def _star() -> list[tuple[float, float]]:
     radii = [1.0 if index % 2 == 0 else 0.58 for index in range(10)]
     angles = [np.pi * index / 5 for index in range(10)]
     return [
-        (float(r * np.sin(a)) * 1.05, float(-r * np.cos(a)) * 1.05 + 0.05)
-        for r, a in zip(radii, angles, strict=True)
+        (float(r * np.sin(a)) * 1.05, float(-r * np.cos(a)) * 1.05 + 0.05) for r, a in zip(radii, angles, strict=True)
     ]
 
 
@@ -93,7 +92,7 @@ def polygon(points: list[tuple[float, float]], size: int) -> Floats:
     """Coverage `[size, size]`, 0..1, of a polygon whose points are in px."""
     large = Image.new("L", (size * OVERSAMPLING, size * OVERSAMPLING))
     ImageDraw.Draw(large).polygon([(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in points], 255)
-    return np.asarray(large.reduce(OVERSAMPLING), np.float32) / 255
+    return np.asarray(large.reduce(OVERSAMPLING), np.float32) / np.float32(255)
 
 
 def cover(shape: Shape, box: Box, size: int, turn: float = 0.0) -> Floats:

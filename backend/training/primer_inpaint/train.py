@@ -14,18 +14,20 @@ import torch
 from .pictures import Pictures
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+TARGET = REPOSITORY / "backend" / "underpaint_backend" / "models" / "primer_inpaint"
 SEED = 7
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train primer-inpaint", description=__doc__)
     parser.add_argument("--build", type=Path, default=REPOSITORY / "build" / "primer")
-    parser.add_argument("--chunks", type=int, default=30, help="pictures, in thousands")
-    parser.add_argument("--vae-minutes", type=float, default=25)
+    parser.add_argument("--target", type=Path, default=TARGET, help="where the model is written to")
+    parser.add_argument("--chunks", type=int, default=24, help="pictures, in thousands")
+    parser.add_argument("--vae-minutes", type=float, default=26)
     parser.add_argument("--unet-minutes", type=float, default=70)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--only", choices=["pictures", "vae", "latents", "unet"])
+    parser.add_argument("--only", choices=["pictures", "vae", "latents", "unet", "export"])
     return parser.parse_args(argv)
 
 
@@ -37,7 +39,8 @@ def main(argv: list[str]) -> int:
     build: Path = arguments.build
     build.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(build / "pictures", arguments.seed, arguments.chunks)
-    pictures.start()
+    if arguments.only not in ("unet", "export"):
+        pictures.start()
 
     def wanted(stage: str) -> bool:
         return arguments.only in (None, stage)
@@ -54,6 +57,10 @@ def main(argv: list[str]) -> int:
         from .unet import train_denoiser
 
         train_denoiser(build, arguments.unet_minutes, arguments.seed)
+    if wanted("export"):
+        from .export import export
+
+        print(f"{export(build, arguments.target) / 1e6:.1f} MB in {arguments.target}")
     return 0
 
 

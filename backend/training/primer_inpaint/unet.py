@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from . import budget
 from .latents import Latents, load_latents
 from .tokenizer import LENGTH
+from .vae import channels_last
 
 PEAK_RATE = 5e-4
 BATCH = 32
@@ -95,12 +96,11 @@ class Denoiser(nn.Module):
         seen = torch.cat([noisy, mask, surroundings], 1).to(memory_format=torch.channels_last)
         predicted = self.unet(seen, timesteps, embeddings).sample
         weight = 1 + (INSIDE_WEIGHT - 1) * mask
-        return ((predicted - target).square() * weight).mean() / weight.mean()
+        loss: Tensor = ((predicted - target).square() * weight).mean() / weight.mean()
+        return loss
 
 
-def draw_batch(
-    data: Latents, rng: np.random.Generator, nothing: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_batch(data: Latents, rng: np.random.Generator, nothing: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A batch for `Denoiser`; `nothing` `[T]` are the tokens of an empty prompt."""
     index = rng.integers(0, len(data.images), BATCH)
     latents = torch.from_numpy(data.images[index]).float()
@@ -117,7 +117,7 @@ def _as_programs_make_it(cells: Tensor, rng: np.random.Generator) -> Tensor:
     """Masks `[B, 1, h, w]` at latent size: nearest pixel, half covered, touched, or soft."""
     nearest, mean = cells[:, :1], cells[:, 1:]
     choices = torch.stack([nearest, (mean >= 0.5).float(), (mean > 0.02).float(), mean])
-    kind = torch.from_numpy(rng.choice(4, len(cells), p=[0.5, 0.2, 0.2, 0.1]))
+    kind = torch.from_numpy(rng.choice(4, len(cells), p=[0.3, 0.15, 0.45, 0.1]))
     return choices[kind, torch.arange(len(cells))]
 
 
@@ -133,7 +133,7 @@ def train_denoiser(folder: Path, minutes: float, seed: int) -> None:
     path = folder / "unet.pt"
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     data = load_latents(folder)
-    denoiser = Denoiser(tokenizer).to(memory_format=torch.channels_last)
+    denoiser = channels_last(Denoiser(tokenizer))
     average = copy.deepcopy(denoiser)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
     state = budget.load(path)
@@ -145,9 +145,7 @@ def train_denoiser(folder: Path, minutes: float, seed: int) -> None:
         step, used = state["step"], state["used"]
     rng = np.random.default_rng([seed, 2, step])
     torch.manual_seed(seed + step)
-    nothing = torch.tensor(
-        tokenizer("", padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
-    )
+    nothing = torch.tensor(tokenizer("", padding="max_length", max_length=LENGTH, truncation=True)["input_ids"])
     clock = budget.Budget(minutes * 60, used)
     saved = reported = time.monotonic()
     total = 0.0
