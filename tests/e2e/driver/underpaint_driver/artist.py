@@ -1,0 +1,203 @@
+"""What an artist does in Krita: opens, selects, types, clicks, draws. Input goes through the X server, as from a hand."""
+
+import math
+import os
+import subprocess
+
+from krita import Krita, Selection
+
+try:
+    from PyQt5.QtCore import QPoint, Qt
+    from PyQt5.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
+except ImportError:
+    from PyQt6.QtCore import QPoint, Qt
+    from PyQt6.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
+
+CANVASES = ("KisOpenGLCanvas2", "KisQPainterCanvas")
+WINDOW = (1600, 1000)
+HIDDEN = ("ArtisticColorSelector", "PresetDocker", "sharedtooldocker")
+
+
+class Artist:
+    """Sits before the Krita that the stage plays in. Methods that take time are generators, as scenarios are."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.krita = Krita.instance()
+
+    # What is on the screen
+
+    @property
+    def window(self):
+        return self.krita.activeWindow().qwindow()
+
+    @property
+    def docker(self):
+        return next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "underpaint")
+
+    def widget(self, name):
+        """A widget of Underpaint's docker."""
+        return self.docker.findChild(QWidget, f"underpaint_{name}")
+
+    def state(self):
+        """The docker's line for state and errors, as a reader of the screen hears it."""
+        return self.widget("state").accessibleName()
+
+    def canvas(self):
+        """The canvas of the picture in front."""
+        page = self.window.findChild(QMdiArea).currentSubWindow()
+        return next(w for w in page.findChildren(QWidget) if w.metaObject().className() in CANVASES and w.isVisible())
+
+    def overlay_is_visible(self):
+        overlay = self.canvas().findChild(QWidget, "underpaint_overlay")
+        return overlay is not None and overlay.isVisible()
+
+    def history(self):
+        """The steps in Krita's undo history, from its own docker."""
+        dock = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "History")
+        model = dock.findChildren(QAbstractItemView)[0].model()
+        return [model.data(model.index(row, 0)) for row in range(model.rowCount())]
+
+    def history_position(self):
+        """The step that the picture is at."""
+        dock = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "History")
+        return dock.findChildren(QAbstractItemView)[0].currentIndex().row()
+
+    def tool(self):
+        """The name of the tool in hand."""
+        box = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "ToolBox")
+        buttons = [b for b in box.findChildren(QWidget) if b.inherits("QToolButton") and b.isChecked()]
+        return buttons[0].objectName() if buttons else ""
+
+    # What an artist does
+
+    def arrange(self):
+        """Make the window as large as the screen and give the docker room."""
+        self.window.setGeometry(0, 0, *WINDOW)
+        for dock in self.window.findChildren(QDockWidget):
+            if dock.objectName() in HIDDEN:
+                dock.hide()
+        self.docker.show()
+        self.docker.raise_()
+        yield 0.3
+        layers = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "KisLayerBox")
+        self.window.resizeDocks([layers, self.docker], [300, 560], Qt.Orientation.Vertical)
+        self.window.resizeDocks([self.docker], [330], Qt.Orientation.Horizontal)
+        yield 0.3
+
+    def open(self, path):
+        """Open a picture in a view."""
+        document = self.krita.openDocument(path)
+        self.krita.activeWindow().addView(document)
+        yield from self.stage.until(lambda: self.krita.activeDocument() == document, 30, "the picture to open")
+        yield 1.0
+
+    def new(self, width, height, model="RGBA", depth="U8"):
+        """Make a new picture in a view."""
+        document = self.krita.createDocument(width, height, "picture", model, depth, "", 72.0)
+        self.krita.activeWindow().addView(document)
+        yield from self.stage.until(lambda: self.krita.activeDocument() == document, 30, "the new picture")
+        yield 1.0
+
+    def select_ellipse(self, x, y, width, height, feather):
+        """Select an ellipse with a soft edge."""
+        selection = Selection()
+        selection.setPixelData(_ellipse(width, height), x, y, width, height)
+        selection.feather(feather)
+        self.krita.activeDocument().setSelection(selection)
+        yield 0.2
+
+    def select(self, x, y, width, height):
+        """Select a rectangle."""
+        selection = Selection()
+        selection.select(x, y, width, height, 255)
+        self.krita.activeDocument().setSelection(selection)
+        yield 0.2
+
+    def click(self, widget):
+        """Click into the middle of a widget."""
+        place = widget.mapToGlobal(widget.rect().center())
+        yield from self.xdotool("mousemove", place.x(), place.y(), "click", 1)
+        yield 0.05
+
+    def press(self, name):
+        """Click a button of the docker."""
+        yield from self.click(self.widget(name))
+
+    def type_prompt(self, text):
+        """Click into the prompt, clear it, and type."""
+        yield from self.click(self.widget("prompt"))
+        yield from self.xdotool("key", "ctrl+a", "key", "Delete")
+        yield from self.xdotool("type", "--delay", 8, text)
+        prompt = self.widget("prompt")
+        yield from self.stage.until(lambda: prompt.toPlainText() == text, 10, "the prompt to be typed")
+
+    def set_steps(self, steps):
+        """Choose how many steps to take."""
+        self.widget("steps").set_value(steps)
+
+    def stroke(self, points):
+        """Draw through `points` of the canvas widget; the pen is lifted only at the end."""
+        origin = self.canvas().mapToGlobal(QPoint(0, 0))
+        places = [(origin.x() + round(x), origin.y() + round(y)) for x, y in points]
+        yield from self.xdotool("mousemove", *places[0], "mousedown", 1)
+        for place in places:
+            yield from self.xdotool("mousemove", *place)
+            yield 0.01
+        yield from self.xdotool("mouseup", 1)
+
+    def xdotool(self, *words):
+        """Have the X server do something, while Krita goes on."""
+        process = subprocess.Popen(["xdotool", *map(str, words)], stdin=subprocess.DEVNULL)
+        yield from self.stage.until(lambda: process.poll() is not None, 20, "xdotool")
+        if process.returncode:
+            raise RuntimeError(f"xdotool {words} ended with {process.returncode}")
+
+    def undo(self):
+        self.krita.action("edit_undo").trigger()
+        yield 0.5
+
+    def redo(self):
+        self.krita.action("edit_redo").trigger()
+        yield 0.5
+
+    # What an artist waits for
+
+    def until_ready(self, seconds=90):
+        """Wait until the daemon is there and warm."""
+        yield from self.stage.until(lambda: self.state().startswith("Ready"), seconds, "the daemon to be ready")
+
+    def until_painting(self, seconds=60):
+        """Wait until the daemon has taken a few steps."""
+        yield from self.stage.until(lambda: "step 3 of" in self.state(), seconds, "the third step")
+
+    def until_done(self, seconds=90):
+        """Wait for the end, well or not, of what is going on."""
+        yield from self.stage.until(lambda: self.widget("generate").isEnabled(), seconds, "the end of the job")
+        yield 0.3
+
+    def screenshot(self, path):
+        """A picture of the whole screen."""
+        if path:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            QApplication.primaryScreen().grabWindow(0).save(path)
+
+
+def layers(document):
+    """Name and lock of every layer at the top, from the bottom up, without the mask of the global selection."""
+    return [[n.name(), n.locked()] for n in document.topLevelNodes() if n.type() != "selectionmask"]
+
+
+def pixels(document):
+    """The whole picture: blue, green, red, alpha."""
+    return bytes(document.pixelData(0, 0, document.width(), document.height()))
+
+
+def _ellipse(width, height):
+    rows = []
+    for y in range(height):
+        half = width / 2 * math.sqrt(max(0.0, 1 - ((y + 0.5) / (height / 2) - 1) ** 2))
+        inside = min(width, 2 * round(half))
+        margin = (width - inside) // 2
+        rows.append(b"\0" * margin + b"\xff" * inside + b"\0" * (width - inside - margin))
+    return b"".join(rows)

@@ -1,0 +1,105 @@
+"""A blue circle into a photograph: the whole way, with undo and redo, a second one by keyboard, a whole new picture."""
+
+import hashlib
+import os
+import time
+
+from underpaint_driver.artist import Artist, layers, pixels
+
+ELLIPSE = (150, 60, 240, 240)
+FEATHER = 6
+STEPS = 20
+
+
+def play(stage):
+    artist = Artist(stage)
+    yield from artist.arrange()
+    yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
+    yield from artist.until_ready()
+    yield from artist.select_ellipse(*ELLIPSE, FEATHER)
+    yield from artist.type_prompt("a blue circle")
+    artist.set_steps(STEPS)
+    yield from _first_picture(stage, artist)
+    yield from _undo_and_redo(stage, artist)
+    yield from _second_picture_by_keyboard(stage, artist)
+    yield from _picture_from_nothing(stage, artist)
+
+
+def _first_picture(stage, artist):
+    document = artist.krita.activeDocument()
+    document.setModified(False)
+    facts = stage.facts
+    facts["size"] = [document.width(), document.height()]
+    facts["steps"] = STEPS
+    facts["layers_before"] = layers(document)
+    facts["history_before"] = artist.history()
+    facts["active_before"] = document.activeNode().name()
+    facts["tool_before"] = artist.tool()
+    stage.save("before", pixels(document))
+    stage.save("mask", bytes(document.selection().pixelData(0, 0, *facts["size"])))
+    yield from artist.press("generate")
+    yield from _watch(stage, artist, document)
+    facts["state_after"] = artist.state()
+    facts["layers_after"] = layers(document)
+    facts["history_after"] = artist.history()
+    facts["active_after"] = document.activeNode().name()
+    facts["tool_after"] = artist.tool()
+    facts["modified_after"] = document.modified()
+    facts["recipes"] = [bytes(document.annotation(name)).decode() for name in document.annotationTypes()]
+    stage.save("after", pixels(document))
+    artist.screenshot(os.environ.get("UNDERPAINT_AFTER"))
+
+
+def _watch(stage, artist, document):
+    """Look at the growing layer whenever Krita is idle, until the job ends."""
+    previews, growing, gap, last = [], set(), 0.0, time.monotonic()
+    while not artist.widget("generate").isEnabled():
+        for node in document.topLevelNodes():
+            if node.locked() and node.name().startswith("a blue circle"):
+                growing.add(node.uniqueId().toString())
+                seen = hashlib.sha256(bytes(node.pixelData(*ELLIPSE))).hexdigest()
+                if seen not in previews:
+                    previews.append(seen)
+                if len(previews) == STEPS // 2:
+                    artist.screenshot(os.environ.get("UNDERPAINT_SCREENSHOT"))
+        now = time.monotonic()
+        gap, last = max(gap, now - last), now
+        yield 0.005
+    stage.facts["previews"] = max(0, len(previews) - 1)  # The layer was empty at first.
+    stage.facts["growing_layers"] = len(growing)
+    stage.facts["longest_gap"] = gap
+    yield 0.5
+
+
+def _undo_and_redo(stage, artist):
+    document = artist.krita.activeDocument()
+    yield from artist.undo()
+    stage.facts["layers_after_undo"] = layers(document)
+    stage.save("after_undo", pixels(document))
+    yield from artist.redo()
+    stage.facts["layers_after_redo"] = layers(document)
+    stage.save("after_redo", pixels(document))
+
+
+def _second_picture_by_keyboard(stage, artist):
+    document = artist.krita.activeDocument()
+    yield from artist.type_prompt("red")
+    artist.set_steps(4)
+    yield from artist.xdotool("key", "ctrl+Return")
+    yield from stage.until(lambda: not artist.widget("generate").isEnabled(), 5, "Ctrl+Return to generate")
+    yield from artist.until_done()
+    stage.facts["boxes_after_ctrl_return"] = stage.boxes()
+    stage.facts["layers_after_ctrl_return"] = layers(document)
+
+
+def _picture_from_nothing(stage, artist):
+    document = artist.krita.activeDocument()
+    document.setSelection(None)
+    artist.krita.action("deselect").trigger()
+    yield 0.3
+    yield from artist.type_prompt("green")
+    yield from artist.press("generate")
+    yield from artist.until_done()
+    stage.facts["state_without_selection"] = artist.state()
+    stage.facts["layers_without_selection"] = layers(document)
+    stage.save("without_selection", pixels(document))
