@@ -129,11 +129,12 @@ def plugin(rest: Sequence[str]) -> int:
 
 
 def krita(rest: Sequence[str]) -> int:
-    """Install the plugin into this user's Krita, start a daemon, and open Krita."""
+    """Install the plugin into this user's Krita and open Krita with a daemon running."""
     if shutil.which("krita") is None:
         print("Krita was not found. Install it from krita.org or with your package manager.", file=sys.stderr)
         return 2
-    return code_of("plugin_krita/open_krita.py", *rest)
+    python("plugin_krita/install.py")
+    return code_of("-m", "underpaint_backend", "krita", *rest)
 
 
 def serve(rest: Sequence[str]) -> int:

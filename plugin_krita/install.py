@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from typing import Tuple
 
 import package
 
@@ -35,3 +38,25 @@ def switched_on(settings: str) -> str:
     if re.search(r"^\[python\]$", without, re.MULTILINE):
         return re.sub(r"^\[python\]$", f"[python]\n{SWITCH}", without, count=1, flags=re.MULTILINE)
     return without.rstrip("\n") + "\n" * bool(without.strip()) * 2 + f"[python]\n{SWITCH}\n"
+
+
+def main() -> None:
+    """Install the plugin for this user."""
+    resources, config = krita_places()
+    install(resources, config)
+    print(f"The plugin is in {resources / 'pykrita' / NAME}, and switched on.")
+
+
+def krita_places(platform: str = sys.platform) -> Tuple[Path, Path]:
+    """Where this user's Krita keeps its resources, and its settings file."""
+    home = Path.home()
+    if platform == "win32":
+        return Path(os.environ["APPDATA"]) / "krita", Path(os.environ["LOCALAPPDATA"]) / "kritarc"
+    if platform == "darwin":
+        return home / "Library" / "Application Support" / "krita", home / "Library" / "Preferences" / "kritarc"
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return data / "krita", Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kritarc"
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "serve": "answer Krita and other clients",
     "generate": "paint one picture from the command line",
+    "krita": "open Krita with a daemon running",
     "models": "list the models on this machine",
     "doctor": "say what works on this machine and what does not",
 }
