@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from .cache import TensorCache
 from .device import Device
+from .exceptions import ModelBroken
 from .families import Family, family_class
 from .preview import LatentToRGB
 
@@ -68,9 +70,15 @@ class Library:
 
     def _read(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
         family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
-        on_part(0.9)
+        if entry.model.size_multiple % family.latent_scale:
+            raise ModelBroken(entry.model.name, f"its size multiple must be one of {family.latent_scale}")
+
+        def encode(pictures: Tensor) -> Tensor:
+            on_part(0.9)
+            return family.encode(pictures)
+
         with torch.inference_mode():
-            projection = LatentToRGB.of(family.encode, self.device.torch_device)
+            projection = LatentToRGB.of(encode, self.device.torch_device)
         log.info("%s is loaded; its previews explain %.0f %% of the colours", entry.model.id, 100 * projection.fit)
         return LoadedModel(entry.model, family, projection)
 

@@ -62,6 +62,8 @@ class Schedule:
         Raises `UnknownScheduler`.
         """
         scheduler = build(name, config)
+        # The offset moves all timesteps up: with one for each that was trained, the first would lie beyond them.
+        steps = min(steps, scheduler.config.num_train_timesteps - scheduler.config.get("steps_offset", 0))
         scheduler.set_timesteps(steps, device="cpu")
         skipped = (steps - max(1, int(steps * strength))) * scheduler.order
         if hasattr(scheduler, "set_begin_index"):

@@ -1,0 +1,99 @@
+"""`python -P -m underpaint_backend.worker`: a worker that talks over its standard input and output."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import BinaryIO, NoReturn
+
+from ..models.catalog import default_roots
+from .inbox import Inbox
+from .interface import Ready
+from .outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run jobs until the standard input closes, and end the process then."""
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the server's terminal: the server ends its workers itself
+    outbox = Outbox(_take_over_stdout())
+    inbox = Inbox(sys.stdin.buffer, outbox)
+    Thread(target=_read, args=(inbox,), name="inbox", daemon=True).start()
+    try:
+        _work(options, inbox, outbox)
+    except Exception:
+        log.exception("the worker cannot go on")
+    _leave(1)
+
+
+def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn:
+    """Import what takes seconds to import, and run jobs."""
+    _quiet_libraries()
+    import torch
+
+    from ..engine.device import open_device
+    from .worker import Worker
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = open_device(options.device)
+    inbox.memory = device.memory
+    worker = Worker(device, options.models or default_roots(), outbox)
+    outbox.send(Ready(device.name))
+    log.info("ready on %s", device.name)
+    while True:
+        job = inbox.next()
+        worker.run(job)
+        inbox.forget(job)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -P -m underpaint_backend.worker", description=__doc__)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... (default: the best there is)")
+    parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch decides)")
+    parser.add_argument("--models", type=Path, action="append", help="a folder of models; may be repeated")
+    return parser.parse_args()
+
+
+def _take_over_stdout() -> BinaryIO:
+    """The standard output for messages alone; whatever else is printed goes to the standard error."""
+    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return messages
+
+
+def _read(inbox: Inbox) -> None:
+    """Hear the server until it is gone, and then end at once, whatever else this process is doing."""
+    try:
+        inbox.read()
+    except Exception:
+        log.exception("the server can no longer be heard")
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without waiting for its threads, one of which may wait for the server forever."""
+    logging.shutdown()
+    os._exit(code)
+
+
+def _quiet_libraries() -> None:
+    """Nothing here asks the network for anything, and a log is no place for progress bars."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()

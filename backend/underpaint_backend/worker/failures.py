@@ -1,0 +1,50 @@
+"""From whatever was raised to the error that travels."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import torch
+from underpaint_protocol.errors import ErrorInfo, describe
+from underpaint_protocol.exceptions import ProtocolError
+
+from ..engine.device import Device
+from ..engine.exceptions import EngineError, OutOfMemory
+
+log = logging.getLogger(__name__)
+
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Refused(Exception):
+    """The request cannot be done as it stands; `info` says why."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.message)
+        self.info = info
+
+
+def explain(error: Exception, device: Device) -> ErrorInfo:
+    """The line of the protocol's table for an exception. What is in no line is logged, with where it came from."""
+    if isinstance(error, (EngineError, Refused)):
+        return error.info
+    if isinstance(error, ProtocolError):
+        return describe(error.code, detail=error)
+    if is_out_of_memory(error):
+        return OutOfMemory(_needed(error), device.memory()[0]).info
+    log.error("a job failed", exc_info=error)
+    return describe("internal")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or the machine, had not enough memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _needed(error: Exception) -> int | None:
+    """The bytes that could not be had, where the message says."""
+    match = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None

@@ -1,0 +1,137 @@
+"""A worker at its jobs: from a request to the messages that answer it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from underpaint_protocol import blobs
+from underpaint_protocol.errors import describe
+from underpaint_protocol.geometry import working_size
+from underpaint_protocol.messages import Cancelled, Done, Failed, Image, Request, Result
+
+from ..engine import cancel
+from ..engine.denoise import Step
+from ..engine.device import Device
+from ..engine.library import Library, LoadedModel
+from ..engine.painting import Observer, Painting, Source, paint
+from ..imaging.composite import cut_out, opaque
+from ..imaging.prepare import prepare
+from ..models.catalog import Entry, find_models
+from .failures import Refused, explain
+from .inbox import Job
+from .outbox import Outbox
+from .previews import Previews
+from .progress import JobProgress
+from .requests import check_request, pixels_of
+
+log = logging.getLogger(__name__)
+
+SEEDS = 1 << 63
+"""Seeds are below this; after the last one comes the first."""
+
+
+class Worker:
+    """Runs jobs, one after another, on one device."""
+
+    def __init__(self, device: Device, roots: Sequence[Path], outbox: Outbox) -> None:
+        self.device = device
+        self._roots = roots
+        self._outbox = outbox
+        self._library = Library(device)
+        self._previews = Previews(outbox)
+
+    def run(self, job: Job) -> None:
+        """Run a job and send all that is to be said of it; the last message is `Done`, `Failed` or `Cancelled`."""
+        name, started = job.submit.job, time.monotonic()
+        try:
+            self._paint(job)
+            end: Done | Failed | Cancelled = Done(name, time.monotonic() - started)
+        except cancel.Cancelled:
+            end = Cancelled(name)
+        except Exception as error:  # whatever happens, the worker lives on and the server hears of it
+            end = Failed(name, explain(error, self.device))
+        self._previews.finish()
+        self._outbox.send(end)
+        log.info("job %s: %s after %.2f s", name, type(end).__name__.lower(), time.monotonic() - started)
+
+    def _paint(self, job: Job) -> None:
+        request, progress = job.submit.request, JobProgress(job, self._outbox)
+        entry = self._entry(request.model)
+        check_request(request, entry.model)
+        pictures = _Pictures(request, job.blobs)
+
+        progress.report("loading")
+        model = self._library.load(entry, lambda done: progress.report("loading", done))
+        progress.report("preparing")
+        painting = _painting(request, model, pictures)
+
+        def on_step(step: Step) -> None:
+            if job.submit.previews:
+                self._previews.show(job.submit.job, step.number, model.projection(step.x0))
+            progress.report("denoising", step.number / step.total, step.number, step.total)
+
+        painted = paint(model, painting, Observer(progress.report, on_step), job.cancelled)
+        for index, (seed, picture) in enumerate(zip(painting.seeds, painted, strict=True)):
+            progress.report("compositing", index / len(painted))
+            self._send(job, index, seed, pictures.finished(picture))
+        progress.report("compositing", 1.0)
+
+    def _entry(self, model: str) -> Entry:
+        entry = find_models(self._roots).get(model)
+        if entry is None:
+            raise Refused(describe("unknown_model", detail=model))
+        return entry
+
+    def _send(self, job: Job, index: int, seed: int, picture: NDArray[np.uint8]) -> None:
+        """Send a finished picture [H, W, 4]."""
+        height, width, _ = picture.shape
+        data = picture.tobytes()
+        image: Image = blobs.image_of(width, height, 4, data)
+        self._outbox.send(*blobs.chunks(image.blob, data), Result(job.submit.job, index, seed, image))
+
+
+class _Pictures:
+    """What came with a request, as arrays: a canvas [H, W, C] and a mask [H, W], or neither."""
+
+    def __init__(self, request: Request, arrived: dict[str, bytes]) -> None:
+        self.size = (request.width, request.height)
+        self.canvas: NDArray[np.uint8] | None = None
+        if request.task == "inpaint" and request.image is not None and request.mask is not None:
+            self.canvas = pixels_of(request.image, arrived)
+            self.mask = pixels_of(request.mask, arrived)
+            if not self.mask.any():
+                raise Refused(describe("empty_selection"))
+
+    def source(self, size: tuple[int, int], *, forget: bool) -> Source | None:
+        """The canvas at working size, for the engine."""
+        if self.canvas is None:
+            return None
+        return Source(*prepare(self.canvas, self.mask, size, forget=forget))
+
+    def finished(self, painted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A painted picture [h, w, 3] as the client wants it, [H, W, 4]."""
+        if self.canvas is None:
+            return opaque(painted, self.size)
+        return cut_out(painted, self.canvas, self.mask)
+
+
+def _painting(request: Request, model: LoadedModel, pictures: _Pictures) -> Painting:
+    """The request in the units of the model, with the model's own values where the request leaves them open."""
+    defaults = model.description
+    size = working_size(request.width, request.height, defaults.native_area, defaults.size_multiple)
+    return Painting(
+        size=size,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        guidance=defaults.default_guidance if request.guidance is None else request.guidance,
+        scheduler=request.scheduler or defaults.default_scheduler,
+        steps=request.steps or defaults.default_steps,
+        strength=request.strength,
+        seeds=tuple((request.seed + index) % SEEDS for index in range(request.batch)),
+        source=pictures.source(size, forget=request.strength == 1 and not model.family.takes_mask),
+    )
