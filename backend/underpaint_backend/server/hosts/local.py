@@ -47,8 +47,9 @@ class LocalHost:
     """Runs jobs in one subprocess; implements `Host`."""
 
     def __init__(self, options: LocalOptions) -> None:
-        self._roots = tuple(options.model_roots) or default_roots()
-        self._command = _command(options, self._roots)
+        roots = tuple(options.model_roots) or default_roots()
+        self._models = tuple(entry.model for entry in find_models(roots).values())
+        self._command = _command(options, roots)
         self._worker = Worker("starting")
         self._on_change: Callable[[Worker], None] = lambda worker: None
         self._changed = asyncio.Event()
@@ -61,7 +62,7 @@ class LocalHost:
         self._memory: asyncio.Future[Memory] | None = None
 
     def models(self) -> tuple[Model, ...]:
-        return tuple(entry.model for entry in find_models(self._roots).values())
+        return self._models
 
     @property
     def worker(self) -> Worker:
