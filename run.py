@@ -103,7 +103,7 @@ def lint(rest: Sequence[str]) -> int:
         ["-m", "vermin", "--quiet", "--target=3.8-", "--violations", "--backport", "typing", "--no-tips",
          "--exclude-regex", "_vendor", "protocol/underpaint_protocol", "plugin_krita/underpaint_krita"],
     )  # fmt: skip
-    return max(code_of(*check) for check in checks)
+    return max(code_of(*check, PYTHONPATH=str(ROOT / "plugin_krita")) for check in checks)
 
 
 def bench(rest: Sequence[str]) -> int:
