@@ -1,0 +1,172 @@
+"""Loading models, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from underpaint_backend.engine.cancel import Cancelled
+from underpaint_backend.engine.device import open_device
+from underpaint_backend.engine.exceptions import ModelBroken
+from underpaint_backend.engine.families import Family, family_class, names
+from underpaint_backend.engine.library import Library
+from underpaint_backend.models.catalog import Entry
+
+from tests.backend.engine.tiny import build_tiny
+
+UNET = Path("unet", "diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """A model that nobody changes."""
+    return build_tiny(tmp_path_factory.mktemp("pristine") / "tiny", 9)
+
+
+@pytest.fixture
+def entry(pristine: Entry, tmp_path: Path) -> Entry:
+    """A copy of it for one test."""
+    shutil.copytree(pristine.folder, tmp_path / "tiny")
+    return replace(pristine, folder=tmp_path / "tiny")
+
+
+@pytest.fixture
+def library() -> Library:
+    """A library with nothing in it."""
+    return Library(open_device("cpu"), capacity=2)
+
+
+def ignore(done: float) -> None:
+    """Nobody listens."""
+
+
+def test_a_loaded_model_stays_loaded(library: Library, entry: Entry) -> None:
+    """Loading again returns the same model at once."""
+    assert library.load(entry, ignore) is library.load(entry, ignore)
+
+
+def test_the_model_used_least_recently_makes_room(library: Library, entry: Entry) -> None:
+    """Beyond the capacity, the model that was not used for longest is dropped."""
+    first, second, third = (replace(entry, model=replace(entry.model, id=name)) for name in "abc")
+    for wanted in (first, second, first, third):
+        library.load(wanted, ignore)
+
+    assert "a" in library
+    assert "b" not in library
+    assert "c" in library
+
+
+def test_loading_tells_how_far_it_is_and_can_stop(library: Library, entry: Entry) -> None:
+    """The parts are announced, and whoever hears of one may stop the rest."""
+    heard: list[float] = []
+    library.load(entry, heard.append)
+    library.clear()
+
+    def stop(done: float) -> None:
+        if done > 0.1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        library.load(entry, stop)
+
+    assert heard == sorted(heard)
+    assert "tiny" not in library
+
+
+def test_half_precision_files_are_found(library: Library, entry: Entry) -> None:
+    """A folder that holds only fp16 variants is loaded, in the precision of the device."""
+    for weights in entry.folder.glob("*/*.safetensors"):
+        halved = {key: value.half() for key, value in load_file(weights).items()}
+        save_file(halved, weights.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        weights.unlink()
+
+    model = library.load(entry, ignore)
+
+    assert {parameter.dtype for network in model.family.networks for parameter in network.parameters()} == {
+        torch.float32
+    }
+
+
+def truncated(folder: Path) -> None:
+    """Half a file."""
+    weights = folder / UNET
+    weights.write_bytes(weights.read_bytes()[:2000])
+
+
+def pickled(folder: Path) -> None:
+    """Weights as a pickle, which could run anything."""
+    torch.save(load_file(folder / UNET), folder / "unet" / "diffusion_pytorch_model.bin")
+    (folder / UNET).unlink()
+
+
+def incomplete(folder: Path, part: str, name: str) -> None:
+    """A file that lacks a weight."""
+    weights = folder / part / name
+    tensors = load_file(weights)
+    del tensors[sorted(tensors)[0]]
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def without_text_weights(folder: Path) -> None:
+    """A text encoder that lacks a weight, which its library would make up."""
+    incomplete(folder, "text_encoder", "model.safetensors")
+
+
+def without_unet_weights(folder: Path) -> None:
+    """A UNet that lacks a weight."""
+    incomplete(folder, *map(str, (UNET.parent, UNET.name)))
+
+
+def without_scheduler(folder: Path) -> None:
+    """No noise levels."""
+    shutil.rmtree(folder / "scheduler")
+
+
+def for_instructions(folder: Path) -> None:
+    """A UNet of another kind, with 8 channels."""
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 8}))
+    tensors = load_file(folder / UNET)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"][:, :8].contiguous()
+    save_file(tensors, folder / UNET, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncated, pickled, without_text_weights, without_unet_weights, without_scheduler, for_instructions],
+)
+def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[Path], None]) -> None:
+    """Whatever is wrong with the files, the error is the same one, and a pickle is never opened."""
+    damage(entry.folder)
+
+    with pytest.raises(ModelBroken) as caught:
+        library.load(entry, ignore)
+
+    assert caught.value.info.code == "model_broken"
+    assert "tiny" not in library
+
+
+def test_a_description_that_does_not_fit_says_so(library: Library, entry: Entry) -> None:
+    """Sizes must be multiples of the VAE's cells."""
+    with pytest.raises(ModelBroken, match="multiple"):
+        library.load(replace(entry, model=replace(entry.model, size_multiple=6)), ignore)
+
+
+@pytest.mark.parametrize("name", ["nothing", "os", "../stable_diffusion", "stable_diffusion.x", "__init__"])
+def test_unknown_families_say_so(name: str) -> None:
+    """A family is a module of the package and nothing else."""
+    with pytest.raises(ModelBroken):
+        family_class(name)
+
+
+def test_each_module_of_families_is_a_family() -> None:
+    """Every module in the package can be loaded by its name."""
+    assert "stable_diffusion" in names()
+    for name in names():
+        assert issubclass(family_class(name), Family)
