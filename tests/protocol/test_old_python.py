@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.pythons import VERSIONS, clean_environment, interpreter
+
 ROOT = Path(__file__).parents[2]
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 PROGRAM = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
@@ -22,12 +21,6 @@ for vector in json.load(open(sys.argv[3], encoding="utf-8"))["messages"]:
 """
 
 
-def interpreter(version: str) -> str | None:
-    """A Python of this version on this machine: by its name, or from pyenv."""
-    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    return str(found[-1]) if found else shutil.which(f"python{version}")
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_vectors_hold_on_every_python(version: str) -> None:
     """Every golden vector survives decoding and encoding with the vendored msgpack on this Python."""
@@ -36,6 +29,5 @@ def test_the_vectors_hold_on_every_python(version: str) -> None:
         pytest.skip(f"there is no Python {version} on this machine")
     vendored = ROOT / "plugin_krita" / "underpaint_krita" / "_vendor"
     words = [str(ROOT / "protocol"), str(vendored), str(ROOT / "protocol/vectors/messages.json")]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    run = subprocess.run([python, "-c", PROGRAM, *words], env=environment, capture_output=True, text=True)
+    run = subprocess.run([python, "-c", PROGRAM, *words], env=clean_environment(), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,0 +1,20 @@
+"""Other Pythons on this machine, for what has to run on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version, by its name or from pyenv; None if there is none."""
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    return str(found[-1]) if found else shutil.which(f"python{version}")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would make another Python find this one's packages."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
