@@ -33,8 +33,9 @@ class Generation(QtCore.QObject):
 
     ended = QtCore.pyqtSignal(Outcome)
 
-    def __init__(self, scene: Scene, prompt: str) -> None:
-        super().__init__()
+    def __init__(self, scene: Scene, prompt: str, parent: QtCore.QObject) -> None:
+        """`parent` keeps it alive until it has ended, which may be long after its job has."""
+        super().__init__(parent)
         self._scene = scene
         self._prompt = prompt
         self._overlay = Overlay(scene.document, scene.box)
@@ -135,4 +136,5 @@ class Generation(QtCore.QObject):
         self._over = True
         self._overlay.hide()
         self.ended.emit(outcome)
+        self.deleteLater()
         return True

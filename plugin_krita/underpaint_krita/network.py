@@ -169,26 +169,28 @@ class Network:
 
     def _start_daemon(self, server: str, read_token: Callable[[], str]) -> None:
         self._disconnect()
+        error = self._try_to_connect(server, read_token())
+        if error is not None and error.code == "unreachable":
+            error = self._start_and_connect(server, read_token)
+        if error is not None:
+            self._mailbox.post(Disconnected(error))
+
+    def _start_and_connect(self, server: str, read_token: Callable[[], str]) -> Optional[ErrorInfo]:
         command = daemon.launch_command()
         if command is None:
-            self._mailbox.post(Disconnected(describe("not_installed")))
-            return
+            return describe("not_installed")
         try:
             process = daemon.start(command)
         except OSError as error:
-            self._mailbox.post(Disconnected(describe("not_started", detail=error)))
-            return
+            return describe("not_started", detail=error)
         end = time.monotonic() + START_TIMEOUT
         while not self._closing.wait(START_INTERVAL):
             error = self._try_to_connect(server, read_token())
-            if error is None:
-                return
+            if error is None or error.code != "unreachable" or time.monotonic() > end:
+                return error
             if process.poll() is not None:
-                error = describe("not_started", detail=f"it ended with status {process.returncode}")
-            elif error.code == "unreachable" and time.monotonic() < end:
-                continue
-            self._mailbox.post(Disconnected(error))
-            return
+                return describe("not_started", detail=f"it ended with status {process.returncode}")
+        return None
 
     def _submit(self, job: Job) -> None:
         if self._connection is None:

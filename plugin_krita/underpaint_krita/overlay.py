@@ -29,7 +29,7 @@ class Overlay:
         """Paint `pixels` (blue, green, red, alpha) over the canvas; called again, it follows pan and zoom."""
         view = Krita.instance().activeWindow().activeView()
         canvas = _canvas_widget()
-        transform = _image_to_widget(view, canvas) if canvas and self._document == view.document() else None
+        transform = image_to_widget(view, canvas) if canvas and self._document == view.document() else None
         if transform is None:
             self.hide()
             return
@@ -52,14 +52,14 @@ class _Sheet(QtWidgets.QWidget):
         self.setObjectName("underpaint_overlay")
         self.setAttribute(QtCore.Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setAttribute(QtCore.Qt.WidgetAttribute.WA_NoSystemBackground)
-        self._pixels = b""
+        self.pixels = b""
         self._picture = QtGui.QImage()
         self._place = QtCore.QRectF()
         self._transform = QtGui.QTransform()
 
     def lay(self, pixels: bytes, box: Box, transform: QtGui.QTransform) -> None:
-        if pixels is not self._pixels:
-            self._pixels = pixels  # QImage does not own the bytes that it is made of.
+        if pixels is not self.pixels:
+            self.pixels = pixels  # QImage does not own the bytes that it is made of.
             self._picture = QtGui.QImage(pixels, box.width, box.height, QtGui.QImage.Format.Format_ARGB32)
         self._place = QtCore.QRectF(*box)
         self._transform = transform
@@ -91,7 +91,7 @@ def _canvas_widget() -> Optional[QtWidgets.QWidget]:
     return None
 
 
-def _image_to_widget(view: Any, canvas: QtWidgets.QWidget) -> Optional[QtGui.QTransform]:
+def image_to_widget(view: Any, canvas: QtWidgets.QWidget) -> Optional[QtGui.QTransform]:
     """From pixels of the image to pixels of the canvas widget; None where Krita does not tell."""
     if hasattr(view, "flakeToCanvasTransform"):  # since Krita 5.2
         to_flake, invertible = view.flakeToImageTransform().inverted()

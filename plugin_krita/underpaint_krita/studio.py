@@ -39,7 +39,7 @@ PHASES = {
     "decoding": "Finishing the picture",
     "compositing": "Fitting it in",
 }
-STARTABLE = ("unreachable", "not_started")
+STARTABLE = ("unreachable", "not_started", "disconnected")
 """Errors after which the daemon can be started from here, if the server is this machine."""
 
 
@@ -142,7 +142,7 @@ class Studio(QtCore.QObject):
         scene = read_scene(Krita.instance().activeDocument(), welcome.limits.max_pixels)
         request = _request(wishes, scene, welcome.models[0].id)
         self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask)
-        self._generation = Generation(scene, wishes.prompt)
+        self._generation = Generation(scene, wishes.prompt, self)
         self._generation.ended.connect(self._on_ended)
         self._network.submit(self._job)
         self._panel.set_busy(True)

@@ -5,12 +5,13 @@ import os
 import subprocess
 
 from krita import Krita, Selection
+from underpaint_krita.overlay import image_to_widget
 
 try:
-    from PyQt5.QtCore import QPoint, Qt
+    from PyQt5.QtCore import QPointF, Qt
     from PyQt5.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
 except ImportError:
-    from PyQt6.QtCore import QPoint, Qt
+    from PyQt6.QtCore import QPointF, Qt
     from PyQt6.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
 
 CANVASES = ("KisOpenGLCanvas2", "KisQPainterCanvas")
@@ -51,6 +52,17 @@ class Artist:
     def overlay_is_visible(self):
         overlay = self.canvas().findChild(QWidget, "underpaint_overlay")
         return overlay is not None and overlay.isVisible()
+
+    def overlay_pixels(self):
+        """What the overlay shows: the bytes of a preview."""
+        return self.canvas().findChild(QWidget, "underpaint_overlay").pixels
+
+    def to_image(self, x, y):
+        """The pixel of the picture that lies at (x, y) of the canvas widget."""
+        view = self.krita.activeWindow().activeView()
+        back, _ = image_to_widget(view, self.canvas()).inverted()
+        place = back.map(QPointF(x, y))
+        return [int(place.x()), int(place.y())]
 
     def history(self):
         """The steps in Krita's undo history, from its own docker."""
@@ -136,14 +148,12 @@ class Artist:
         """Choose how many steps to take."""
         self.widget("steps").set_value(steps)
 
-    def stroke(self, points):
-        """Draw through `points` of the canvas widget; the pen is lifted only at the end."""
-        origin = self.canvas().mapToGlobal(QPoint(0, 0))
-        places = [(origin.x() + round(x), origin.y() + round(y)) for x, y in points]
-        yield from self.xdotool("mousemove", *places[0], "mousedown", 1)
-        for place in places:
-            yield from self.xdotool("mousemove", *place)
-            yield 0.01
+    def stroke(self, *places):
+        """Draw through `places` of the canvas widget."""
+        canvas = self.canvas()
+        origin = canvas.mapToGlobal(canvas.rect().topLeft())
+        for number, (x, y) in enumerate(places):
+            yield from self.xdotool("mousemove", origin.x() + x, origin.y() + y, *(() if number else ("mousedown", 1)))
         yield from self.xdotool("mouseup", 1)
 
     def xdotool(self, *words):
@@ -166,6 +176,12 @@ class Artist:
     def until_ready(self, seconds=90):
         """Wait until the daemon is there and warm."""
         yield from self.stage.until(lambda: self.state().startswith("Ready"), seconds, "the daemon to be ready")
+
+    def until_idle(self, seconds=20):
+        """Wait until Generate can be pressed and the docker is not in the middle of connecting."""
+        yield from self.stage.until(
+            lambda: self.widget("generate").isEnabled() and not self.state().startswith("Connecting"), seconds, "idleness"
+        )
 
     def until_painting(self, seconds=60):
         """Wait until the daemon has taken a few steps."""

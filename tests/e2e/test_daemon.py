@@ -1,0 +1,92 @@
+"""A daemon that is not there, that is started from Krita, and that dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import PHOTOGRAPHS, PICTURES, use_server
+from .launch import Krita, Performance
+
+SERVE = '{python} -P -m underpaint_backend serve --threads 1 --port {port}'
+
+
+@pytest.fixture(scope="module")
+def seen(krita: Krita, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
+    """What happened in Krita, with an Underpaint of its own that nobody else uses."""
+    home = tmp_path_factory.mktemp("underpaint")
+    port = _free_port()
+    use_server(home, f"ws://127.0.0.1:{port}")
+    pids = home / "pids"
+    serve = SERVE.format(python=sys.executable, port=port)
+    environment = {
+        "UNDERPAINT_HOME": str(home),
+        "UNDERPAINT_PHOTOGRAPH": str(PHOTOGRAPHS / "coffee.jpg"),
+        "UNDERPAINT_PICTURES": str(PICTURES),
+        "UNDERPAINT_PIDS": str(pids),
+        "UNDERPAINT_LAUNCH": json.dumps(["sh", "-c", f"echo $$ >> {pids}; exec {serve}"]),
+    }
+    try:
+        performance = krita.play("daemon", tmp_path_factory.mktemp("daemon"), environment, timeout=240)
+        assert performance.errors == [], performance.output + _log(home)
+        yield performance
+    finally:
+        for pid in pids.read_text().split() if pids.exists() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGTERM)
+
+
+def test_no_daemon_is_a_sentence_and_a_button(seen: Performance) -> None:
+    """Without a daemon the docker says so and offers to start it."""
+    assert seen.facts["without"]["state"].startswith("Underpaint's daemon is not running at ws://127.0.0.1:")
+    assert seen.facts["without"]["button"]
+    assert seen.facts["without"]["boxes"] == []
+
+
+def test_the_button_starts_a_daemon(seen: Performance) -> None:
+    """One press later the docker is ready."""
+    assert seen.facts["started"].startswith("Ready")
+
+
+def test_a_killed_daemon_is_a_sentence(seen: Performance) -> None:
+    """When the daemon dies in the middle, the docker says so; no box opens."""
+    assert seen.facts["killed"]["state"].startswith("The connection to the daemon was lost.")
+    assert seen.facts["killed"]["boxes"] == []
+
+
+def test_a_killed_daemon_leaves_the_picture_alone(seen: Performance) -> None:
+    """The growing layer goes, and everything is as it was."""
+    assert seen.facts["layers_after"] == seen.facts["layers_before"]
+    assert seen.facts["active_after"] == seen.facts["active_before"]
+    assert seen.facts["killed"]["modified"] is False
+    assert seen.saved("after") == seen.saved("before")
+
+
+def test_the_next_generate_works(seen: Performance) -> None:
+    """With a daemon again, so is painting."""
+    assert seen.facts["again"].startswith("Done")
+    assert seen.facts["layers_again"] == [*seen.facts["layers_before"], ["a blue circle", False]]
+
+
+def test_krita_ends_well(seen: Performance) -> None:
+    """Krita exits with 0 while the daemon that it started goes on."""
+    assert (seen.boxes, seen.status) == ([], 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _log(home: Path) -> str:
+    log = home / "daemon.log"
+    return log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
