@@ -1,0 +1,91 @@
+"""What every host promises the server, tried on each of them with real workers and no server around.
+
+A new host is one line in `HOSTS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from underpaint_backend.server.hosts import Host
+from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import Cancelled, Done, Failed, Progress, Request, Submit
+
+LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
+
+
+HOSTS: dict[str, Callable[[], Host]] = {"local": lambda: LocalHost(LocalOptions(device="cpu", threads=1))}
+
+
+@pytest.fixture(params=HOSTS)
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    """A host with the built-in model whose worker was just started."""
+    running = HOSTS[request.param]()
+    await running.start(lambda worker: None)
+    yield running
+    await running.close()
+
+
+async def run(host: Host, submit: Submit) -> list[Record]:
+    return [message async for message in host.run(submit, [])]
+
+
+async def test_a_job_may_come_before_the_worker_is_ready(host: Host) -> None:
+    """A job that is given at once waits for the worker and is done then."""
+    assert host.worker.state == "starting"
+    messages = await run(host, Submit("a", Request("primer-inpaint", "text_to_image", 64, 64, steps=1)))
+    assert isinstance(messages[-1], Done)
+    assert host.worker.state == "ready"
+    assert host.worker.device.startswith("cpu")
+
+
+async def test_a_job_can_be_cancelled_before_the_worker_is_ready(host: Host) -> None:
+    """Cancelling does not wait for the worker's libraries."""
+    running = asyncio.create_task(run(host, LONG))
+    await asyncio.sleep(0.05)
+    host.cancel("long")
+    async with asyncio.timeout(1):
+        assert await running == [Cancelled("long")]
+
+
+async def test_free_memory_is_told_while_a_job_runs(host: Host) -> None:
+    """Memory can be asked for at any time; before there is a worker, there is none to tell."""
+    assert await host.free_memory() is None
+    running = asyncio.create_task(run(host, LONG))
+    while host.worker.state != "ready":
+        await asyncio.sleep(0.05)
+    memory = await host.free_memory()
+    assert memory is not None
+    assert 0 < memory.free <= memory.total
+    host.cancel("long")
+    await running
+
+
+async def test_a_host_says_what_it_can_run_at_once(host: Host) -> None:
+    """The models are known while the worker is still starting."""
+    assert host.worker.state == "starting"
+    assert "primer-inpaint" in [model.id for model in host.models()]
+
+
+async def test_a_failing_job_ends_like_any_other(host: Host) -> None:
+    """A job that the worker cannot do ends in `failed` with its reason, and the next one is done."""
+    wrong = Submit("wrong", Request("nothing-there", "text_to_image", 64, 64))
+    (*_, end) = await run(host, wrong)
+    assert isinstance(end, Failed)
+    assert end.error.code == "unknown_model"
+    (*_, end) = await run(host, Submit("right", Request("primer-inpaint", "text_to_image", 64, 64, steps=1)))
+    assert isinstance(end, Done)
+
+
+async def test_messages_of_a_cancelled_job_do_not_reach_the_next(host: Host) -> None:
+    """What a worker still says of a job that nobody follows any more is dropped."""
+    messages = host.run(LONG, [])
+    async for message in messages:
+        if isinstance(message, Progress) and message.step > 2:
+            break
+    await messages.aclose()
+    for message in await run(host, Submit("next", Request("primer-inpaint", "text_to_image", 64, 64, steps=1))):
+        assert getattr(message, "job", "next") == "next"
