@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import singledispatchmethod
 
+from underpaint_protocol import __version__
 from underpaint_protocol.blobs import BlobStore
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError
@@ -33,7 +34,7 @@ from .queue import Job, JobQueue
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT = 10.0
-SERVER = "underpaint 0.1.0"
+SERVER = f"underpaint {__version__}"
 
 
 class Connection:

@@ -54,7 +54,7 @@ class Gate:
             return Refusal(HTTPStatus.FORBIDDEN, describe("forbidden_host"))
         given = headers.get_all("Authorization")
         expected = f"Bearer {self.token}"
-        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), expected.encode()):
+        if len(given) != 1 or not hmac.compare_digest(_octets(given[0]), _octets(expected)):
             return Refusal(HTTPStatus.UNAUTHORIZED, describe("unauthorized"))
         if SUBPROTOCOL not in _offered(headers.get_all("Sec-WebSocket-Protocol")):
             return Refusal(HTTPStatus.BAD_REQUEST, describe("wrong_version"))
@@ -71,6 +71,11 @@ class Gate:
         if refusal.status is HTTPStatus.UNAUTHORIZED:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+
+def _octets(header: str) -> bytes:
+    """A header as it travelled; octets beyond ASCII, which no token has, may be anything."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 def _host_name(host: str) -> str:

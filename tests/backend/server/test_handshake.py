@@ -63,6 +63,11 @@ def test_a_host_that_was_not_allowed_is_refused(daemon: Launched) -> None:
     assert raw_status(daemon, "Host: localhost:1") == 401
 
 
+def test_a_token_of_stray_octets_is_refused_like_any_other(daemon: Launched) -> None:
+    """Octets that are no text do not upset the daemon."""
+    assert raw_status(daemon, "Host: localhost\r\nAuthorization: Bearer \xff\xfe") == 401
+
+
 def test_two_hosts_are_refused(daemon: Launched) -> None:
     """A request that names two hosts is not let in by either."""
     assert raw_status(daemon, "Host: 127.0.0.1\r\nHost: evil.example") in (400, 403)
@@ -76,7 +81,7 @@ def raw_status(daemon: Launched, headers: str) -> int:
             (
                 f"GET / HTTP/1.1\r\n{headers}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            ).encode()
+            ).encode("latin-1")
         )
         return int(connection.makefile("rb").readline().split()[1])
 
