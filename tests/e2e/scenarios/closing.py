@@ -4,7 +4,7 @@ import os
 
 from underpaint_driver.artist import Artist
 
-STEPS = 60
+STEPS = 300
 
 
 def play(stage):

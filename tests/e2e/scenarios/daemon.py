@@ -27,7 +27,7 @@ def play(stage):
     facts["layers_before"] = layers(document)
     facts["active_before"] = document.activeNode().name()
     stage.save("before", pixels(document))
-    artist.set_steps(100)
+    artist.set_steps(300)
     yield from artist.press("generate")
     yield from artist.until_painting()
     os.kill(_daemons()[-1], signal.SIGKILL)

@@ -5,7 +5,7 @@ import os
 from krita import Krita
 from underpaint_driver.artist import Artist, layers
 
-STEPS = 40
+STEPS = 60
 BRUSH = 12
 LEFT, RIGHT, TOP = 60, 900, 60
 ROW = 26

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 
 from krita import Krita, Selection
@@ -185,7 +186,12 @@ class Artist:
 
     def until_painting(self, seconds=60):
         """Wait until the daemon has taken a few steps."""
-        yield from self.stage.until(lambda: "step 3 of" in self.state(), seconds, "the third step")
+
+        def some_steps():
+            found = re.search(r"step (\d+) of", self.state())
+            return found is not None and int(found.group(1)) >= 3
+
+        yield from self.stage.until(some_steps, seconds, "the third step")
 
     def until_done(self, seconds=90):
         """Wait for the end, well or not, of what is going on."""
