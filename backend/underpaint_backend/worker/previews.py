@@ -14,11 +14,8 @@ from underpaint_protocol.messages import Preview
 
 from .outbox import Outbox
 
-QUALITIES = (85, 70, 50, 30)
-"""JPEG qualities, tried in this order until a preview is small enough."""
-
-BYTES_PER_PIXEL = 1.5
-"""What a preview may take, at most: 6 KB at 64 x 64, which is 512 px of canvas. Usual ones take less than half."""
+QUALITY = 85
+"""JPEG quality. Even pure noise of 64 x 64 pixels, which is 512 px of canvas, then takes less than 4 KB."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,7 @@ def _messages(shown: _Shown) -> list[Preview]:
 
 
 def jpeg_of(picture: Tensor) -> bytes:
-    """A picture [h, w, 3], uint8, as a JPEG of at most 1.5 bytes for each pixel, or the smallest that there is."""
-    image = Image.fromarray(picture.numpy())
-    for quality in QUALITIES:
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=quality)
-        if data.tell() <= BYTES_PER_PIXEL * image.width * image.height:
-            break
+    """A picture [h, w, 3], uint8, as a JPEG."""
+    data = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(data, "JPEG", quality=QUALITY)
     return data.getvalue()

@@ -123,7 +123,7 @@ def _network(cls: Any, folder: Path, device: Device, dtype: torch.dtype) -> Any:
         raise ValueError(f"{folder.name} has no safetensors")
     variant = "fp16" if all(re.search(r"\.fp16[.-]", name) for name in weights) else None
     where = {"variant": variant, "use_safetensors": True, "local_files_only": True}
-    network, report = cls.from_pretrained(folder, torch_dtype=dtype, output_loading_info=True, **where)
+    network, report = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True, **where)
     missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
     if missing:
         raise ValueError(f"{folder.name} lacks {len(missing)} weights, such as {sorted(missing)[0]}")
