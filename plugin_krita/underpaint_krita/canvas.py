@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 from krita import Document, Krita, Node, Selection
 
@@ -103,6 +103,6 @@ def _context(selection: Selection, canvas: Box) -> Box:
         raise Refused(describe("empty_selection")) from None
 
 
-def _depth(document: Any) -> str:
-    depths = {"U8": "8 bits", "U16": "16 bits", "F16": "16-bit floats", "F32": "32-bit floats"}
-    return depths.get(document.colorDepth(), document.colorDepth())
+def _depth(document: Document) -> str:
+    depth = str(document.colorDepth())
+    return {"U8": "8 bits", "U16": "16 bits", "F16": "16-bit floats", "F32": "32-bit floats"}.get(depth, depth)

@@ -16,7 +16,7 @@ KRITAS_OWN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "QT_P
 
 
 def launch_command() -> Optional[List[str]]:
-    """The words that start the daemon: as it wrote them down itself, else `underpaint serve`; None if neither is here."""
+    """The words that start the daemon: as it wrote them down itself, else `underpaint serve`, else None."""
     try:
         words: Any = json.loads(locations.launch_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -27,7 +27,7 @@ def launch_command() -> Optional[List[str]]:
     return [program, "serve"] if program else None
 
 
-def start(command: List[str]) -> "subprocess.Popen[bytes]":
+def start(command: List[str]) -> subprocess.Popen[bytes]:
     """Start the daemon, detached from Krita; what it says goes to the log. Raises `OSError` if it cannot be started."""
     log = locations.log_file()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ P = TypeVar("P")
 
 
 class Mailbox(Generic[E, P]):
-    """Events of type `E` and a latest-wins slot for a preview of type `P`. All methods may be called from any thread."""
+    """Events of type `E`, and a latest-wins slot for a preview of type `P`. Any thread may call any method."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """`wake` is called in the thread that puts something in, once until the next `collect`."""

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, Optional, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from . import daemon
 from ._vendor.underpaint_protocol import __version__
@@ -185,9 +185,9 @@ class Network:
             return describe("not_started", detail=error)
         end = time.monotonic() + START_TIMEOUT
         while not self._closing.wait(START_INTERVAL):
-            error = self._try_to_connect(server, read_token())
-            if error is None or error.code != "unreachable" or time.monotonic() > end:
-                return error
+            problem = self._try_to_connect(server, read_token())
+            if problem is None or problem.code != "unreachable" or time.monotonic() > end:
+                return problem
             if process.poll() is not None:
                 return describe("not_started", detail=f"it ended with status {process.returncode}")
         return None
@@ -280,7 +280,7 @@ class Network:
             connection.close()
 
 
-def _on_the_wire(job: Job) -> "tuple[Request, list[bytes]]":
+def _on_the_wire(job: Job) -> Tuple[Request, List[bytes]]:
     """The request with its pictures named, and their bytes: red, green, blue, alpha."""
     if job.pixels is None or job.mask is None:
         return job.request, []

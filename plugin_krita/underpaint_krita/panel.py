@@ -167,7 +167,7 @@ class PromptEdit(QtWidgets.QPlainTextEdit):
         if event.type() == QtCore.QEvent.Type.ShortcutOverride and _is_submit(event):
             event.accept()
             return True
-        return super().event(event)
+        return bool(super().event(event))
 
     def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
         if _is_submit(event):

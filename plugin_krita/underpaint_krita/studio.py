@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Union
 
 from krita import Krita
 
@@ -257,7 +257,7 @@ def _recipe(request: Request, seed: int) -> Dict[str, Any]:
     return {**{name: value for name, value in wire.items() if name not in ("image", "mask")}, "seed": seed}
 
 
-def _worker_state(source: "Welcome | Status") -> str:
+def _worker_state(source: Union[Welcome, Status]) -> str:
     worker = source.worker
     device = f" on {worker.device}" if worker.device else ""
     states = {

@@ -50,9 +50,7 @@ def _plugins(home: Path) -> Path:
 
 def _add_driver(home: Path) -> None:
     shutil.rmtree(_plugins(home) / "underpaint_driver", ignore_errors=True)
-    shutil.copytree(
-        HERE / "driver", _plugins(home), dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(HERE / "driver", _plugins(home), dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     settings = home / ".config" / "kritarc"
     settings.parent.mkdir(parents=True, exist_ok=True)
     text = settings.read_text(encoding="utf-8") if settings.exists() else ""

@@ -74,7 +74,7 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 @dataclass(frozen=True)
 class Krita:
-    """An installed Krita with the plugin from `plugin_zip` and the driver, and the home that its starts are copies of."""
+    """An installed Krita; each start gets a copy of the home `template`, which has the plugin and the driver."""
 
     template: Path
     display: str

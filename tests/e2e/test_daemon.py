@@ -16,7 +16,7 @@ import pytest
 from .conftest import PHOTOGRAPHS, PICTURES, use_server
 from .launch import Krita, Performance
 
-SERVE = '{python} -P -m underpaint_backend serve --threads 1 --port {port}'
+SERVE = "{python} -P -m underpaint_backend serve --threads 1 --port {port}"
 
 
 @pytest.fixture(scope="module")

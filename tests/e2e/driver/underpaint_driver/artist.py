@@ -1,4 +1,4 @@
-"""What an artist does in Krita: opens, selects, types, clicks, draws. Input goes through the X server, as from a hand."""
+"""What an artist does in Krita: opens, selects, types, clicks, draws; by way of the X server, as a hand does."""
 
 import math
 import os
@@ -181,7 +181,9 @@ class Artist:
     def until_idle(self, seconds=20):
         """Wait until Generate can be pressed and the docker is not in the middle of connecting."""
         yield from self.stage.until(
-            lambda: self.widget("generate").isEnabled() and not self.state().startswith("Connecting"), seconds, "idleness"
+            lambda: self.widget("generate").isEnabled() and not self.state().startswith("Connecting"),
+            seconds,
+            "idleness",
         )
 
     def until_painting(self, seconds=60):
