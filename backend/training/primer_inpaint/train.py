@@ -22,7 +22,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train primer-inpaint", description=__doc__)
     parser.add_argument("--build", type=Path, default=REPOSITORY / "build" / "primer")
     parser.add_argument("--target", type=Path, default=TARGET, help="where the model is written to")
-    parser.add_argument("--chunks", type=int, default=24, help="pictures, in thousands")
+    parser.add_argument("--chunks", type=int, default=12, help="pictures, in thousands")
     parser.add_argument("--vae-minutes", type=float, default=26)
     parser.add_argument("--unet-minutes", type=float, default=70)
     parser.add_argument("--threads", type=int, default=2)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     if wanted("unet"):
         from .unet import train_denoiser
 
-        train_denoiser(build, arguments.unet_minutes, arguments.seed)
+        train_denoiser(build, arguments.unet_minutes, arguments.seed, arguments.threads)
     if wanted("export"):
         from .export import export
 

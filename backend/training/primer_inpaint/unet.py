@@ -12,13 +12,13 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from . import budget
+from . import budget, together
 from .latents import Latents, load_latents
 from .tokenizer import LENGTH
 from .vae import channels_last
 
 PEAK_RATE = 5e-4
-BATCH = 32
+BATCH = 24
 UNCAPTIONED = 0.09
 """Share of the pictures whose caption is dropped, for classifier-free guidance."""
 INSIDE_WEIGHT = 4.0
@@ -100,15 +100,17 @@ class Denoiser(nn.Module):
         return loss
 
 
-def draw_batch(data: Latents, rng: np.random.Generator, nothing: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_batch(
+    data: Latents, rng: np.random.Generator, nothing: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A batch for `Denoiser`; `nothing` `[T]` are the tokens of an empty prompt."""
-    index = rng.integers(0, len(data.images), BATCH)
+    index = rng.integers(0, len(data.images), size)
     latents = torch.from_numpy(data.images[index]).float()
     surroundings = torch.from_numpy(data.surroundings[index]).float()
     cells = torch.from_numpy(data.masks[index]).float() / 255
     mask = _as_programs_make_it(cells, rng)
-    tokens = torch.from_numpy(data.tokens[index, rng.integers(0, 3, BATCH)].astype(np.int64))
-    dropped = torch.from_numpy(rng.random(BATCH) < UNCAPTIONED)
+    tokens = torch.from_numpy(data.tokens[index, rng.integers(0, 3, size)].astype(np.int64))
+    dropped = torch.from_numpy(rng.random(size) < UNCAPTIONED)
     tokens[dropped] = nothing
     return latents, surroundings, mask, tokens
 
@@ -128,11 +130,17 @@ def _average(average: nn.Module, trained: nn.Module, step: int) -> None:
         ours.data.lerp_(theirs.data, 1 - keep)
 
 
-def train_denoiser(folder: Path, minutes: float, seed: int) -> None:
+def train_denoiser(folder: Path, minutes: float, seed: int, processes: int) -> None:
     """Train until the budget is used; `folder/unet.pt` holds the state, also between runs."""
+    together.run(processes, folder, _train, folder, minutes, seed, BATCH // processes)
+
+
+def _train(rank: int, folder: Path, minutes: float, seed: int, batch: int) -> None:
     path = folder / "unet.pt"
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    nothing = torch.tensor(tokenizer("", padding="max_length", max_length=LENGTH, truncation=True)["input_ids"])
     data = load_latents(folder)
+    torch.manual_seed(seed)
     denoiser = channels_last(Denoiser(tokenizer))
     average = copy.deepcopy(denoiser)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
@@ -143,30 +151,34 @@ def train_denoiser(folder: Path, minutes: float, seed: int) -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, used = state["step"], state["used"]
-    rng = np.random.default_rng([seed, 2, step])
-    torch.manual_seed(seed + step)
-    nothing = torch.tensor(tokenizer("", padding="max_length", max_length=LENGTH, truncation=True)["input_ids"])
+    rng = np.random.default_rng([seed, 2, step, rank])
+    torch.manual_seed(int(rng.integers(2**62)))
     clock = budget.Budget(minutes * 60, used)
     saved = reported = time.monotonic()
-    total = 0.0
-    while clock.fraction < 1:
-        budget.set_learning_rate(optimizer, budget.learning_rate(clock.fraction, PEAK_RATE))
-        loss = denoiser(draw_batch(data, rng, nothing))
+    fraction, total = clock.fraction, 0.0
+    while fraction < 1:
+        budget.set_learning_rate(optimizer, budget.learning_rate(fraction, PEAK_RATE))
+        loss = denoiser(draw_batch(data, rng, nothing, batch))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # The clocks differ a little: all processes go by their mean, or their networks would part.
+        fraction, mean_loss = together.average_gradients(denoiser, clock.fraction, loss.item())
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
         optimizer.step()
         step += 1
+        total += mean_loss
+        if rank > 0:
+            continue
         _average(average, denoiser, step)
-        total += loss.item()
         if step % 50 == 0:
             rate = 50 / (time.monotonic() - reported)
-            print(f"unet step {step} {clock.used:.0f} s loss {total / 50:.4f} {rate:.2f}/s")
+            print(f"unet step {step} {clock.used:.0f} s loss {total / 50:.4f} {rate:.2f}/s", flush=True)
             total, reported = 0.0, time.monotonic()
         if time.monotonic() - saved > budget.SAVE_EVERY:
             _save(path, denoiser, average, optimizer, step, clock)
             saved = time.monotonic()
-    _save(path, denoiser, average, optimizer, step, clock)
+    if rank == 0:
+        _save(path, denoiser, average, optimizer, step, clock)
 
 
 def _save(
