@@ -19,15 +19,19 @@ class Device:
 
     def memory(self) -> tuple[int, int]:
         """Free and total memory in bytes."""
-        if self.torch_device.type == "cuda":
-            return torch.cuda.mem_get_info(self.torch_device)
-        if self.torch_device.type == "xpu":
-            return torch.xpu.mem_get_info(self.torch_device)
+        if self.torch_device.type in ("cuda", "xpu"):
+            free, total = torch.get_device_module(self.torch_device).mem_get_info(self.torch_device)
+            return free, total
         system = psutil.virtual_memory()
         if self.torch_device.type == "mps":
             total = torch.mps.recommended_max_memory()
             return max(0, total - torch.mps.driver_allocated_memory()), total
         return system.available, system.total
+
+    def release(self) -> None:
+        """Hand the memory of tensors that are gone back to the device."""
+        if self.torch_device.type != "cpu":
+            torch.get_device_module(self.torch_device).empty_cache()
 
 
 def open_device(wanted: str = "auto") -> Device:
@@ -41,7 +45,7 @@ def open_device(wanted: str = "auto") -> Device:
 
 
 def _best() -> torch.device:
-    found = torch.accelerator.current_accelerator(check_available=True)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if found is None else torch.device(found.type, 0)
 
 

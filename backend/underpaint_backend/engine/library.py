@@ -66,7 +66,7 @@ class Library:
     def clear(self) -> None:
         """Forget all models and give their memory back."""
         self._models.clear()
-        _release()
+        self.device.release()
 
     def _read(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
         family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
@@ -86,15 +86,9 @@ class Library:
         """Drop the models used least recently until one of `needed` bytes has its place."""
         while self._models and (len(self._models) >= self.capacity or self.device.memory()[0] < needed):
             self._models.popitem(last=False)
-            _release()
+            self.device.release()
 
 
 def _bytes_of(entry: Entry) -> int:
     """About how much memory the weights of a model need."""
     return sum(path.stat().st_size for path in entry.folder.glob("*/*.safetensors"))
-
-
-def _release() -> None:
-    """Hand the memory of dropped tensors back to the device."""
-    if torch.accelerator.is_available():
-        torch.accelerator.memory.empty_cache()

@@ -11,17 +11,17 @@ PAPER = 255
 """What there is where nothing is known: white."""
 
 
-def prefill(pixels: NDArray[np.uint8], hole: NDArray[np.float32]) -> NDArray[np.uint8]:
+def prefill(pixels: NDArray[np.uint8], hole: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture [H, W, 3] with its holes filled smoothly from their surroundings.
 
-    `hole` [H, W] goes from 0, a pixel that stays, to 1, one that is filled. A picture that is one hole becomes paper.
+    `hole` [H, W] is a mask of what is to be filled. A picture that is one hole becomes paper.
 
     The method is push-pull (Gortler et al. 1996, "The Lumigraph", section 3.5.1): colours are averaged into ever
     smaller pictures, and holes take theirs from the next smaller one.
     """
     if not hole.any():
         return pixels
-    known = 1 - hole
+    known = 1 - hole.astype(np.float32) / np.float32(255)
     filled = _filled(pixels.astype(np.float32), known)
     return np.where(hole[..., None] > 0, filled.round().clip(0, 255), pixels).astype(np.uint8)
 

@@ -25,23 +25,23 @@ def prepare(canvas: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int,
     paper there would be taken for a part of the painting. With `forget`, the whole selection is filled so, for models
     that would see through their mask.
     """
-    coverage = mask.astype(np.float32) / np.float32(255)
-    pixels = flatten(canvas)
-    hole = coverage if forget else coverage * _transparency(canvas)
-    return Prepared(resize_picture(prefill(pixels, hole), size), resize_coverage(coverage, size))
+    hole = mask if forget else np.minimum(mask, _transparency(canvas))
+    pixels = prefill(flatten(canvas), hole)
+    return Prepared(resize_picture(pixels, size), resize_coverage(mask.astype(np.float32) / np.float32(255), size))
 
 
 def flatten(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The canvas, [H, W, 3] or [H, W, 4], as an opaque picture [H, W, 3] on white paper."""
-    if canvas.shape[-1] == 3:
-        return canvas
-    transparency = _transparency(canvas)[..., None]
-    flat: NDArray[np.float32] = canvas[..., :3] * (1 - transparency) + PAPER * transparency
+    transparency = _transparency(canvas)
+    if not transparency.any():
+        return np.ascontiguousarray(canvas[..., :3])
+    share = transparency[..., None] / np.float32(255)
+    flat = canvas[..., :3] * (1 - share) + PAPER * share
     return flat.round().astype(np.uint8)
 
 
-def _transparency(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How far each pixel [H, W] is transparent, 0..1."""
+def _transparency(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """How far each pixel [H, W] is transparent, 0..255."""
     if canvas.shape[-1] == 3:
-        return np.zeros(canvas.shape[:2], np.float32)
-    return 1 - canvas[..., 3].astype(np.float32) / np.float32(255)
+        return np.zeros(canvas.shape[:2], np.uint8)
+    return np.invert(canvas[..., 3])

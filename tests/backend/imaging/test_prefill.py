@@ -15,7 +15,7 @@ def test_known_pixels_stay(data: st.DataObject, size: tuple[int, int]) -> None:
     """What is no hole is not touched."""
     pixels, mask = data.draw(pictures(size, 3)), data.draw(masks(size))
 
-    filled = prefill(pixels, mask.astype(np.float32) / 255)
+    filled = prefill(pixels, mask)
 
     np.testing.assert_array_equal(filled[mask == 0], pixels[mask == 0])
 
@@ -25,9 +25,8 @@ def test_what_is_in_a_hole_does_not_matter(data: st.DataObject, size: tuple[int,
     """The filling depends on the surroundings alone."""
     pixels, mask = data.draw(pictures(size, 3)), data.draw(masks(size))
     other = np.where(mask[..., None] == 255, 255 - pixels, pixels).astype(np.uint8)
-    hole = mask.astype(np.float32) / 255
 
-    np.testing.assert_array_equal(prefill(pixels, hole), prefill(other, hole))
+    np.testing.assert_array_equal(prefill(pixels, mask), prefill(other, mask))
 
 
 @given(st.data(), sizes, st.tuples(*[st.integers(0, 255)] * 3))
@@ -37,22 +36,22 @@ def test_one_colour_fills_with_itself(data: st.DataObject, size: tuple[int, int]
     mask = data.draw(masks(size))
     mask[0, 0] = 0
 
-    np.testing.assert_array_equal(prefill(pixels, mask.astype(np.float32) / 255), pixels)
+    np.testing.assert_array_equal(prefill(pixels, mask), pixels)
 
 
 def test_a_picture_that_is_one_hole_becomes_paper() -> None:
     """Where nothing is known at all, there is white."""
     pixels = np.zeros((5, 7, 3), np.uint8)
 
-    assert (prefill(pixels, np.ones((5, 7), np.float32)) == 255).all()
+    assert (prefill(pixels, np.full((5, 7), 255, np.uint8)) == 255).all()
 
 
 def test_the_nearer_side_counts_more() -> None:
     """Between black and white, a hole goes from dark to bright."""
     pixels = np.zeros((16, 64, 3), np.uint8)
     pixels[:, 48:] = 255
-    hole = np.zeros((16, 64), np.float32)
-    hole[:, 16:48] = 1
+    hole = np.zeros((16, 64), np.uint8)
+    hole[:, 16:48] = 255
 
     row = prefill(pixels, hole)[8, :, 0].astype(int)
 

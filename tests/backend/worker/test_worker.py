@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -25,6 +26,7 @@ from underpaint_protocol.messages import (
     Progress,
     Request,
     Result,
+    Submit,
 )
 
 from tests.backend.worker.driving import (
@@ -237,6 +239,19 @@ def test_messages_that_are_none_are_passed_over(shared_worker: WorkerProcess) ->
     shared_worker.write(HEADER.pack(4) + b"junk")
 
     assert isinstance(shared_worker.run(INPAINT, *PIXELS)[-1], Done)
+
+
+def test_a_job_with_a_bad_value_fails_by_its_name(shared_worker: WorkerProcess) -> None:
+    """A request that breaks a rule of the language is answered under its own name."""
+    wire = Submit("bad", INPAINT).to_wire()
+    wire["request"]["steps"] = -1
+    data = msgpack.packb({"type": "submit", **wire})
+    shared_worker.write(HEADER.pack(len(data)) + data)
+
+    failed = shared_worker.next()
+
+    assert isinstance(failed, Failed)
+    assert (failed.job, failed.error.code) == ("bad", "invalid_field")
 
 
 def test_the_worker_ends_with_its_input(models_folder: Path) -> None:
