@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import queue
+import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class Network:
         self._session = ClientSession(CLIENT)
         self._jobs: Dict[str, Job] = {}
         self._preview: Optional[Preview] = None
+        self.started: Optional[subprocess.Popen[bytes]] = None
+        """The daemon, if it was started from here. Kept so that Python looks after its end."""
         threading.Thread(target=self._run, name="underpaint-network", daemon=True).start()
 
     def connect(self, server: str, token: str) -> None:
@@ -145,6 +148,8 @@ class Network:
             self._mailbox.post(Disconnected(error))
 
     def _try_to_connect(self, server: str, token: str) -> Optional[ErrorInfo]:
+        if not (token.isascii() and token.isprintable()):
+            return describe("unauthorized")  # A header cannot hold it, and a line break would begin another one.
         try:
             connection = connect(
                 server,
@@ -180,7 +185,7 @@ class Network:
         if command is None:
             return describe("not_installed")
         try:
-            process = daemon.start(command)
+            self.started = process = daemon.start(command)
         except OSError as error:
             return describe("not_started", detail=error)
         end = time.monotonic() + START_TIMEOUT

@@ -1,0 +1,49 @@
+"""Starting the daemon from Krita."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from underpaint_krita import daemon
+
+
+def test_the_daemon_says_how_it_is_started(home: Path) -> None:
+    """The words that it wrote down are used as they are."""
+    (home / "launch.json").write_text(json.dumps(["python", "-m", "underpaint_backend", "serve"]))
+    assert daemon.launch_command() == ["python", "-m", "underpaint_backend", "serve"]
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", "[1]", '"serve"'])
+def test_without_its_word_the_command_is_looked_for(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A damaged file counts for nothing; `underpaint` on the PATH is taken."""
+    (home / "launch.json").write_text(damage)
+    program = tmp_path / "bin" / "underpaint"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert daemon.launch_command() == [str(program), "serve"]
+
+
+def test_no_daemon_is_no_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is installed, nothing is tried."""
+    monkeypatch.setenv("PATH", str(home))
+    assert daemon.launch_command() is None
+
+
+def test_kritas_own_variables_stay_behind() -> None:
+    """Krita's Python path would lead the daemon's Python astray; everything else is passed on."""
+    before = {"PYTHONPATH": "x", "PYTHONHOME": "x", "LD_LIBRARY_PATH": "x", "HOME": "/home/a", "UNDERPAINT_HOME": "/u"}
+    assert daemon.clean_environment(before) == {"HOME": "/home/a", "UNDERPAINT_HOME": "/u"}
+
+
+def test_what_it_says_goes_to_the_log(home: Path) -> None:
+    """Its output is kept for whoever looks for a reason."""
+    process = daemon.start([sys.executable, "-c", "print('I could not listen')"])
+    assert process.wait(30) == 0
+    assert "I could not listen" in (home / "daemon.log").read_text()
