@@ -4,36 +4,43 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
+V = TypeVar("V", Tensor, tuple[Tensor, ...])
 
-class TensorCache:
-    """Tensors by key, bounded in bytes; the ones used least recently are dropped."""
+
+class TensorCache(Generic[V]):
+    """Tensors, or tuples of them, by key, bounded in bytes; the ones used least recently are dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._values)
 
-    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The tensor under `key`; where there is none, the one that `make` returns, which is kept."""
-        found = self._tensors.get(key)
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """What is under `key`; where there is nothing, what `make` returns, which is kept."""
+        found = self._values.get(key)
         if found is None:
             found = make()
             self._keep(key, found)
         else:
-            self._tensors.move_to_end(key)
+            self._values.move_to_end(key)
         return found
 
-    def _keep(self, key: Hashable, tensor: Tensor) -> None:
-        if tensor.nbytes > self.max_bytes:
+    def _keep(self, key: Hashable, value: V) -> None:
+        if _bytes_of(value) > self.max_bytes:
             return
-        self._tensors[key] = tensor
-        self.bytes += tensor.nbytes
+        self._values[key] = value
+        self.bytes += _bytes_of(value)
         while self.bytes > self.max_bytes:
-            _, dropped = self._tensors.popitem(last=False)
-            self.bytes -= dropped.nbytes
+            _, dropped = self._values.popitem(last=False)
+            self.bytes -= _bytes_of(dropped)
+
+
+def _bytes_of(value: Tensor | tuple[Tensor, ...]) -> int:
+    return value.nbytes if isinstance(value, Tensor) else sum(tensor.nbytes for tensor in value)

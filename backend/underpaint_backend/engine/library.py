@@ -15,7 +15,7 @@ from ..models.catalog import Entry
 from .cache import TensorCache
 from .device import Device
 from .exceptions import ModelBroken
-from .families import Family, family_class
+from .families import Embedding, Family, family_class
 from .preview import LatentToRGB
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class LoadedModel:
     description: Model
     family: Family
     projection: LatentToRGB
-    prompts: TensorCache = field(default_factory=lambda: TensorCache(PROMPT_BYTES))
-    pictures: TensorCache = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
+    prompts: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PROMPT_BYTES))
+    pictures: TensorCache[Tensor] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
 
 
 class Library:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from .cancel import cancellable, check
 from .denoise import Step, Surroundings, denoise
 from .exceptions import NotFinite
-from .families import Conditions, Family, Region
+from .families import Conditions, Embedding, Family, Region
 from .library import LoadedModel
 
 Phase: TypeAlias = Literal["encoding", "denoising", "decoding"]
@@ -129,7 +129,7 @@ def _region(model: LoadedModel, painting: Painting) -> Region:
     return Region(latents, _cells(family, selected.astype(np.float32)))
 
 
-def _embedded(model: LoadedModel, prompt: str) -> Tensor:
+def _embedded(model: LoadedModel, prompt: str) -> Embedding:
     return model.prompts.get(prompt, lambda: model.family.encode_prompt(prompt))
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from ..denoise import Predict
 from ..device import Device
 from ..exceptions import ModelBroken
 from ..schedulers import Schedule
+
+Embedding: TypeAlias = tuple[Tensor, ...]
+"""A prompt as a model understands it: as many tensors as its family needs, each with a batch of 1."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,12 @@ class Region:
 class Conditions:
     """What a model is told besides the noisy latents.
 
-    `prompt` and `negative_prompt` [1, T, D] are embeddings; without a negative one there is no guidance. `guidance` is
-    the scale of classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598). `region` is None only for families
-    that take no mask.
+    Without a negative prompt there is no guidance. `guidance` is the scale of classifier-free guidance (Ho & Salimans
+    2022, arXiv:2207.12598). `region` is None only for models that take no mask.
     """
 
-    prompt: Tensor
-    negative_prompt: Tensor | None
+    prompt: Embedding
+    negative_prompt: Embedding | None
     guidance: float
     region: Region | None
 
@@ -88,8 +91,8 @@ class Family(ABC):
         """All networks, for whoever wants to reach into them."""
 
     @abstractmethod
-    def encode_prompt(self, text: str) -> Tensor:
-        """The embedding [1, T, D] of a prompt."""
+    def encode_prompt(self, text: str) -> Embedding:
+        """The embedding of a prompt."""
 
     @abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:

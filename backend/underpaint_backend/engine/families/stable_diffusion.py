@@ -22,7 +22,7 @@ from ..denoise import Predict
 from ..device import Device
 from ..exceptions import ModelBroken
 from ..schedulers import Schedule
-from . import Conditions, Family
+from . import Conditions, Embedding, Family
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class StableDiffusion(Family):
     def networks(self) -> Sequence[nn.Module]:
         return self.text_encoder, self.vae, self.unet
 
-    def encode_prompt(self, text: str) -> Tensor:
+    def encode_prompt(self, text: str) -> Embedding:
+        """The embedding [1, T, D] of a prompt, cut at as many tokens as CLIP takes."""
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         attended = None
         if getattr(self.text_encoder.config, "use_attention_mask", False):
             attended = tokens.attention_mask.to(self.device.torch_device)
-        embedding: Tensor = self.text_encoder(tokens.input_ids.to(self.device.torch_device), attention_mask=attended)[0]
-        return embedding
+        return (self.text_encoder(tokens.input_ids.to(self.device.torch_device), attention_mask=attended)[0],)
 
     def encode(self, pictures: Tensor) -> Tensor:
         latents: Tensor = self.vae.encode(pictures).latent_dist.mode() * self.vae.config.scaling_factor
@@ -93,8 +93,8 @@ class StableDiffusion(Family):
 
     def predictor(self, conditions: Conditions, batch: int) -> Predict:
         guided = conditions.negative_prompt is not None
-        prompts = [conditions.negative_prompt, conditions.prompt] if guided else [conditions.prompt]
-        text = torch.cat([prompt.expand(batch, -1, -1) for prompt in prompts if prompt is not None])
+        prompts = (*(conditions.negative_prompt or ()), *conditions.prompt)
+        text = torch.cat([prompt.expand(batch, -1, -1) for prompt in prompts])
         region = None
         if conditions.region is not None:
             region = torch.cat([conditions.region.mask, conditions.region.latents], dim=1).expand(len(text), -1, -1, -1)
