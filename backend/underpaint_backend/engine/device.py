@@ -44,6 +44,13 @@ def open_device(wanted: str = "auto") -> Device:
     return Device(device, dtype, f"{device} {_product(device)}".strip())
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this says, in any of the ways that there are, that the device or the machine had not enough memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
 def _best() -> torch.device:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if found is None else torch.device(found.type, 0)

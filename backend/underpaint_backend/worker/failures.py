@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import re
 
-import torch
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import ProtocolError
 
-from ..engine.device import Device
+from ..engine.device import Device, is_out_of_memory
 from ..engine.exceptions import EngineError, OutOfMemory
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,6 @@ def explain(error: Exception, device: Device) -> ErrorInfo:
         return OutOfMemory(_needed(error), device.memory()[0]).info
     log.error("a job failed", exc_info=error)
     return describe("internal")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the machine, had not enough memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def _needed(error: Exception) -> int | None:

@@ -149,6 +149,7 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
         library.load(entry, ignore)
 
     assert caught.value.info.code == "model_broken"
+    assert str(entry.folder) not in caught.value.info.message
     assert "tiny" not in library
 
 

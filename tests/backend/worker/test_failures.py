@@ -6,9 +6,9 @@ import logging
 
 import pytest
 import torch
-from underpaint_backend.engine.device import open_device
+from underpaint_backend.engine.device import is_out_of_memory, open_device
 from underpaint_backend.engine.exceptions import NotFinite
-from underpaint_backend.worker.failures import explain, is_out_of_memory
+from underpaint_backend.worker.failures import explain
 from underpaint_protocol.exceptions import BlobError
 
 CPU = open_device("cpu")

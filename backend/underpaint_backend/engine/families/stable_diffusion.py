@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..denoise import Predict
-from ..device import Device
+from ..device import Device, is_out_of_memory
 from ..exceptions import ModelBroken
 from ..schedulers import Schedule
 from . import Conditions, Embedding, Family
@@ -49,7 +49,10 @@ class StableDiffusion(Family):
             on_part(0.3)
             unet = _network(UNet2DConditionModel, folder / "unet", device, device.dtype)
         except Exception as error:  # whatever damaged files make the libraries raise
-            raise ModelBroken(folder.name, f"{type(error).__name__}: {error}".splitlines()[0]) from error
+            if is_out_of_memory(error):
+                raise
+            words = str(error).replace(str(folder), folder.name).splitlines() or [""]
+            raise ModelBroken(folder.name, f"{type(error).__name__}: {words[0]}") from error
         if unet.config.in_channels not in (4, 9):
             raise ModelBroken(folder.name, f"its UNet has {unet.config.in_channels} input channels, not 4 or 9")
         return cls(device, unet, vae, text_encoder, tokenizer, scheduler_config)
