@@ -34,8 +34,8 @@ class Scene:
     document: Document
     above: Optional[Node]
     box: Box
-    pixels: Optional[bytes] = None
-    mask: Optional[bytes] = None
+    pixels: Optional[memoryview] = None
+    mask: Optional[memoryview] = None
 
 
 def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
@@ -57,8 +57,9 @@ def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
         raise Refused(describe("too_many_pixels", detail=f"{box.width} x {box.height} pixels; {max_pixels} at most"))
     if selection is None:
         return Scene(document, above, box)
-    pixels = bytes(document.pixelData(*box))
-    return Scene(document, above, box, pixels, bytes(selection.pixelData(*box)))
+    # Krita copies the pixels; a view of its copy costs nothing more.
+    pixels, mask = memoryview(document.pixelData(*box)), memoryview(selection.pixelData(*box))
+    return Scene(document, above, box, pixels, mask)
 
 
 def is_open(document: Document) -> bool:

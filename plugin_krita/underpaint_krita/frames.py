@@ -1,18 +1,18 @@
-"""From a preview as it travels to pixels for a layer. Runs in the network thread; `QImage` is at home in any thread."""
+"""From pictures as they travel to pixels for a layer. Runs in the network thread; `QImage` is at home in any thread."""
 
 from __future__ import annotations
 
 from typing import Optional
 
-from .pixels import set_alpha
+from .pixels import Buffer, KritaPixels, set_alpha, with_red_and_blue_swapped
 from .qt import QtCore, QtGui
 
 SMOOTH = 75
 """`QImageReader` scales smoothly at a quality of 50 or more."""
 
 
-def developed(jpeg: bytes, width: int, height: int, mask: Optional[bytes]) -> bytes:
-    """A preview as `width` x `height` pixels of blue, green, red and straight alpha.
+def developed(jpeg: bytes, width: int, height: int, mask: Optional[Buffer]) -> KritaPixels:
+    """A preview as `width` x `height` pixels with straight alpha.
 
     `mask`, one byte per pixel, becomes the alpha; without one the pixels are opaque.
     Raises `ValueError` if `jpeg` is not a JPEG.
@@ -23,7 +23,12 @@ def developed(jpeg: bytes, width: int, height: int, mask: Optional[bytes]) -> by
     pixels = bytearray(memory)
     if mask is not None:
         set_alpha(pixels, mask)
-    return bytes(pixels)
+    return QtCore.QByteArray(pixels)
+
+
+def converted(pixels: bytes) -> KritaPixels:
+    """A finished picture: red, green, blue and alpha as they come from the daemon."""
+    return QtCore.QByteArray(with_red_and_blue_swapped(pixels))
 
 
 def _scaled(jpeg: bytes, width: int, height: int) -> QtGui.QImage:

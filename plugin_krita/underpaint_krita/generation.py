@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 from .canvas import Scene, is_open
 from .layer import GrowingLayer, Removal, gate_is_open
 from .overlay import Overlay
+from .pixels import KritaPixels
 from .qt import QtCore
 
 RETRY = 30
@@ -41,8 +42,8 @@ class Generation(QtCore.QObject):
         self._overlay = Overlay(scene.document, scene.box)
         self._layer: Optional[GrowingLayer] = None
         self._removal: Optional[Removal] = None
-        self._pixels: Optional[bytes] = None
-        self._written: Optional[bytes] = None
+        self._pixels: KritaPixels = None
+        self._written: KritaPixels = None
         self._recipe: Optional[Dict[str, Any]] = None
         self._discarding = False
         self._over = False
@@ -56,13 +57,13 @@ class Generation(QtCore.QObject):
         """The job was accepted: make the layer."""
         self._work()
 
-    def show(self, pixels: bytes) -> None:
+    def show(self, pixels: KritaPixels) -> None:
         """Show a preview, in place of any that was not shown yet."""
         if self._recipe is None and not self._discarding:
             self._pixels = pixels
             self._work()
 
-    def finish(self, pixels: bytes, recipe: Dict[str, Any]) -> None:
+    def finish(self, pixels: KritaPixels, recipe: Dict[str, Any]) -> None:
         """Put the picture into the layer; `recipe` says how it was made."""
         self._pixels, self._recipe = pixels, recipe
         self._work()

@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 from krita import Document, Node
 
 from ._vendor.underpaint_protocol.geometry import Box
+from .pixels import KritaPixels
 from .qt import QtCore
 
 NAME_LENGTH = 60
@@ -71,12 +72,12 @@ class GrowingLayer:
             self.settled = True
         return self.settled
 
-    def write(self, pixels: bytes) -> None:
-        """Show `pixels`: blue, green, red, alpha, as large as the box."""
-        self._node.setPixelData(QtCore.QByteArray(pixels), *self._box)
+    def write(self, pixels: KritaPixels) -> None:
+        """Show `pixels`, which are as large as the box."""
+        self._node.setPixelData(pixels, *self._box)
         self._document.refreshProjection()
 
-    def finish(self, pixels: bytes, recipe: Dict[str, Any]) -> None:
+    def finish(self, pixels: KritaPixels, recipe: Dict[str, Any]) -> None:
         """Turn the layer into an ordinary one that holds the picture; `recipe` is kept in the document."""
         self._node.setName(_name(self._prompt))
         self._node.setColorLabel(0)

@@ -28,7 +28,7 @@ from ._vendor.websockets.exceptions import InvalidHandshake, InvalidStatus, Inva
 from ._vendor.websockets.sync.client import ClientConnection, connect
 from ._vendor.websockets.typing import Subprotocol
 from .mailbox import Mailbox
-from .pixels import with_red_and_blue_swapped
+from .pixels import Buffer, KritaPixels, with_red_and_blue_swapped
 
 CLIENT = f"underpaint_krita {__version__}"
 OPEN_TIMEOUT = 10.0
@@ -49,27 +49,27 @@ class Job:
 
     id: str
     request: Request
-    pixels: Optional[bytes] = None
-    mask: Optional[bytes] = None
+    pixels: Optional[Buffer] = None
+    mask: Optional[Buffer] = None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A preview, ready for the layer: blue, green, red, alpha, as large as the request."""
+    """A preview, ready for the layer, as large as the request."""
 
     job: str
     step: int
-    pixels: bytes
+    pixels: KritaPixels
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished picture, ready for the layer: blue, green, red, alpha, as large as the request."""
+    """A finished picture, ready for the layer, as large as the request."""
 
     job: str
     index: int
     seed: int
-    pixels: bytes
+    pixels: KritaPixels
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,20 @@ class Disconnected:
 
 
 Event = Union[Record, Finished, Disconnected]
-Develop = Callable[[bytes, int, int, Optional[bytes]], bytes]
-"""From a JPEG, a width, a height and a mask to pixels as Krita keeps them; `ValueError` if it is not a JPEG."""
+Develop = Callable[[bytes, int, int, Optional[Buffer]], KritaPixels]
+"""From a JPEG, a width, a height and a mask to pixels for Krita; `ValueError` if it is not a JPEG."""
+Convert = Callable[[bytes], KritaPixels]
+"""From red, green, blue, alpha to pixels for Krita."""
 
 
 class Network:
     """The connection to one server at a time. Its methods return at once; what comes of them goes to the mailbox."""
 
-    def __init__(self, mailbox: Mailbox[Event, Frame], develop: Develop) -> None:
+    def __init__(self, mailbox: Mailbox[Event, Frame], develop: Develop, convert: Convert) -> None:
+        """`develop` and `convert` are called in the network thread."""
         self._mailbox = mailbox
         self._develop = develop
+        self._convert = convert
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Semaphore(FRAMES_AT_HAND)
         self._closing = threading.Event()
@@ -246,8 +250,7 @@ class Network:
         if isinstance(event, Preview):
             self._preview = event
         elif isinstance(event, Picture):
-            pixels = bytes(with_red_and_blue_swapped(event.pixels))
-            self._mailbox.post(Finished(event.job, event.index, event.seed, pixels))
+            self._mailbox.post(Finished(event.job, event.index, event.seed, self._convert(event.pixels)))
         else:
             if isinstance(event, (*TERMINAL, Error)) and event.job not in self._session.running:
                 self._forget(event.job)
@@ -290,11 +293,11 @@ def _on_the_wire(job: Job) -> Tuple[Request, List[bytes]]:
     if job.pixels is None or job.mask is None:
         return job.request, []
     width, height = job.request.width, job.request.height
-    pixels = bytes(with_red_and_blue_swapped(job.pixels))
+    pixels, mask = bytes(with_red_and_blue_swapped(job.pixels)), bytes(job.mask)
     request = dataclasses.replace(
-        job.request, image=image_of(width, height, 4, pixels), mask=image_of(width, height, 1, job.mask)
+        job.request, image=image_of(width, height, 4, pixels), mask=image_of(width, height, 1, mask)
     )
-    return request, [pixels, job.mask]
+    return request, [pixels, mask]
 
 
 def _refusal(body: Optional[bytes]) -> Optional[ErrorInfo]:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from krita import Document, Krita
 
 from ._vendor.underpaint_protocol.geometry import Box
+from .pixels import KritaPixels
 from .qt import QtCore, QtGui, QtWidgets
 
 CANVASES = ("KisOpenGLCanvas2", "KisQPainterCanvas")
@@ -25,8 +26,8 @@ class Overlay:
         self._box = box
         self._sheet: Optional[_Sheet] = None
 
-    def show(self, pixels: bytes) -> None:
-        """Paint `pixels` (blue, green, red, alpha) over the canvas; called again, it follows pan and zoom."""
+    def show(self, pixels: KritaPixels) -> None:
+        """Paint `pixels` over the canvas; called again, it follows pan and zoom."""
         view = Krita.instance().activeWindow().activeView()
         canvas = _canvas_widget()
         transform = image_to_widget(view, canvas) if canvas and self._document == view.document() else None
@@ -52,14 +53,14 @@ class _Sheet(QtWidgets.QWidget):
         self.setObjectName("underpaint_overlay")
         self.setAttribute(QtCore.Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setAttribute(QtCore.Qt.WidgetAttribute.WA_NoSystemBackground)
-        self.pixels = b""
+        self.pixels: KritaPixels = None
         self._picture = QtGui.QImage()
         self._place = QtCore.QRectF()
         self._transform = QtGui.QTransform()
 
-    def lay(self, pixels: bytes, box: Box, transform: QtGui.QTransform) -> None:
+    def lay(self, pixels: KritaPixels, box: Box, transform: QtGui.QTransform) -> None:
         if pixels is not self.pixels:
-            self.pixels = pixels  # QImage does not own the bytes that it is made of.
+            self.pixels = pixels  # QImage does not own what it is made of.
             self._picture = QtGui.QImage(pixels, box.width, box.height, QtGui.QImage.Format.Format_ARGB32)
         self._place = QtCore.QRectF(*box)
         self._transform = transform

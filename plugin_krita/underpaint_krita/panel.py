@@ -94,7 +94,11 @@ class Panel(QtWidgets.QWidget):
 
     def show_progress(self, fraction: float) -> None:
         """Move the bar; 0 is empty, 1 is full."""
+        # QProgressBar repaints at once, and with it the whole window, canvas included: 50 ms and more with software
+        # rendering. Without updates it cannot; switching them on again asks for a repaint when there is time.
+        self.progress.setUpdatesEnabled(False)
         self.progress.setValue(round(BAR * fraction))
+        self.progress.setUpdatesEnabled(True)
 
     def set_busy(self, busy: bool) -> None:
         """Offer Cancel while something is being painted, and Generate otherwise."""

@@ -6,13 +6,17 @@ one slice holds Python's lock as long as it takes, and Krita's main thread needs
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Any, Iterator, Union
+
+Buffer = Union[bytes, bytearray, memoryview]
+KritaPixels = Any
+"""Blue, green, red, alpha, in an object that Krita takes without copying: a `QByteArray`."""
 
 BAND = 1 << 20
 """Bytes that are rearranged in one go: well below a millisecond. A multiple of four."""
 
 
-def with_red_and_blue_swapped(pixels: bytes) -> bytearray:
+def with_red_and_blue_swapped(pixels: Buffer) -> bytearray:
     """Four-channel pixels with their first and third channel exchanged."""
     swapped = bytearray(pixels)
     for band in _bands(len(swapped)):
@@ -22,7 +26,7 @@ def with_red_and_blue_swapped(pixels: bytes) -> bytearray:
     return swapped
 
 
-def set_alpha(pixels: bytearray, alpha: bytes) -> None:
+def set_alpha(pixels: bytearray, alpha: Buffer) -> None:
     """Put `alpha`, one byte per pixel, into the fourth channel of `pixels`.
 
     Raises `ValueError` if there are not as many of one as of the other.

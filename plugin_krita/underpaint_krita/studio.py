@@ -22,7 +22,7 @@ from ._vendor.underpaint_protocol.messages import (
     Welcome,
 )
 from .canvas import Refused, Scene, read_scene
-from .frames import developed
+from .frames import converted, developed
 from .generation import Generation, Outcome
 from .mailbox import Mailbox
 from .network import Disconnected, Event, Finished, Frame, Job, Network
@@ -53,7 +53,7 @@ class Studio(QtCore.QObject):
         self._panel = panel
         self._settings = settings.load()
         self._mailbox: Mailbox[Event, Frame] = Mailbox(self._woken.emit)
-        self._network = Network(self._mailbox, developed)
+        self._network = Network(self._mailbox, developed, converted)
         self._welcome: Optional[Welcome] = None
         self._generate_when_connected = False
         self._job: Optional[Job] = None

@@ -20,6 +20,7 @@ from underpaint_krita._vendor.underpaint_protocol.blobs import chunks, image_of
 from underpaint_krita._vendor.underpaint_protocol.errors import describe
 from underpaint_krita.mailbox import Mailbox
 from underpaint_krita.network import Disconnected, Finished, Frame, Job, Network
+from underpaint_krita.pixels import with_red_and_blue_swapped
 from websockets.sync.server import Server, ServerConnection, serve
 
 MODEL = m.Model("primer", "Primer", "stable_diffusion", ("inpaint",), ("ddim",), 16384, 8, 12, 3.0, "ddim")
@@ -58,7 +59,7 @@ class Client:
     def __init__(self, develop: Callable[..., bytes] = lambda data, *rest: data) -> None:
         self.woken = threading.Event()
         self.mailbox: Mailbox[Any, Frame] = Mailbox(self.woken.set)
-        self.network = Network(self.mailbox, develop)
+        self.network = Network(self.mailbox, develop, with_red_and_blue_swapped)
         self.events: list[Any] = []
         self.frames: list[Frame] = []
 

@@ -56,7 +56,7 @@ class Artist:
 
     def overlay_pixels(self):
         """What the overlay shows: the bytes of a preview."""
-        return self.canvas().findChild(QWidget, "underpaint_overlay").pixels
+        return bytes(self.canvas().findChild(QWidget, "underpaint_overlay").pixels)
 
     def to_image(self, x, y):
         """The pixel of the picture that lies at (x, y) of the canvas widget."""
