@@ -210,7 +210,8 @@ def _colour_of(picture: Pixels, mask: Pixels) -> str:
 
 
 def _load() -> LoadedModel:
-    return Library(open_device("cpu")).load(find_models(default_roots())["primer-inpaint"], lambda fraction: None)
+    entry = find_models(default_roots())["primer-inpaint"]
+    return Library(open_device("cpu")).load(entry, lambda fraction: None, Event())
 
 
 if __name__ == "__main__":

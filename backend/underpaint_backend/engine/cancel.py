@@ -1,15 +1,16 @@
-"""Cancelling inside a forward pass: every block of a network asks, before it runs, whether to go on."""
+"""Cancelling inside a forward pass, and while a model is loaded: both ask, again and again, whether to go on."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 RUN_AHEAD = 2
 """Blocks that may wait in a CUDA device's queue. Python fills the queue much faster than the device empties it, and a
@@ -41,6 +42,34 @@ def cancellable(networks: Iterable[nn.Module], cancelled: Event) -> Iterator[Non
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def cancellable_loading(cancelled: Event) -> Iterator[None]:
+    """Within this context, whatever is done with tensors raises `Cancelled` once the event is set.
+
+    For libraries that load weights: they ask nobody, but they touch thousands of tensors.
+    """
+    dtype = torch.get_default_dtype()
+    try:
+        with _CheckedCalls(cancelled):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)  # diffusers changes it while it builds a network
+
+
+class _CheckedCalls(TorchFunctionMode):
+    """Asks before each call of a function of torch."""
+
+    def __init__(self, cancelled: Event) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        check(self._cancelled)
+        return function(*args, **(kwargs or {}))
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from .cache import TensorCache
+from .cancel import cancellable, cancellable_loading
 from .device import Device
 from .exceptions import ModelBroken
 from .families import Embedding, Family, family_class
@@ -49,17 +51,15 @@ class Library:
     def __contains__(self, model: str) -> bool:
         return model in self._models
 
-    def load(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
-        """The model of `entry`, loaded unless it is already.
+    def load(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
+        """The model of `entry`, loaded unless it is already. `on_part` hears what fraction is loaded, now and then.
 
-        `on_part` hears what fraction is loaded, from time to time; it may raise to stop.
-
-        Raises `ModelBroken`.
+        Raises `Cancelled` soon after the event is set, and `ModelBroken`.
         """
         model = self._models.get(entry.model.id)
         if model is None:
             self._make_room(_bytes_of(entry))
-            model = self._models[entry.model.id] = self._read(entry, on_part)
+            model = self._models[entry.model.id] = self._read(entry, on_part, cancelled)
         self._models.move_to_end(entry.model.id)
         return model
 
@@ -68,17 +68,14 @@ class Library:
         self._models.clear()
         self.device.release()
 
-    def _read(self, entry: Entry, on_part: Callable[[float], None]) -> LoadedModel:
-        family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
+    def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
+        with cancellable_loading(cancelled):
+            family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
         if entry.model.size_multiple % family.latent_scale:
             raise ModelBroken(entry.model.name, f"its size multiple must be one of {family.latent_scale}")
-
-        def encode(pictures: Tensor) -> Tensor:
-            on_part(0.9)
-            return family.encode(pictures)
-
-        with torch.inference_mode():
-            projection = LatentToRGB.of(encode, self.device.torch_device)
+        on_part(0.8)
+        with torch.inference_mode(), cancellable(family.networks, cancelled):
+            projection = LatentToRGB.of(family.encode, self.device.torch_device)
         log.info("%s is loaded; its previews explain %.0f %% of the colours", entry.model.id, 100 * projection.fit)
         return LoadedModel(entry.model, family, projection)
 

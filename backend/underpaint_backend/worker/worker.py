@@ -67,7 +67,7 @@ class Worker:
         pictures = _Pictures(request, job.blobs)
 
         progress.report("loading")
-        model = self._library.load(entry, lambda done: progress.report("loading", done))
+        model = self._library.load(entry, lambda done: progress.report("loading", done), job.cancelled)
         progress.report("preparing")
         painting = _painting(request, model, pictures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from threading import Event
 
 import pytest
 from underpaint_backend.engine.device import open_device
@@ -20,7 +21,7 @@ def load_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Loade
 
     @cache
     def load(channels: int) -> LoadedModel:
-        return library.load(build_tiny(root / f"tiny-{channels}", channels), lambda fraction: None)
+        return library.load(build_tiny(root / f"tiny-{channels}", channels), lambda fraction: None, Event())
 
     return load
 

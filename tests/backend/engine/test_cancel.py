@@ -16,21 +16,10 @@ from underpaint_backend.engine.library import LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 from underpaint_backend.models.catalog import SCHEDULERS
 
+from tests.backend.engine.cancelling import SetAfter
+
 POINTS = 4
 """Places at which each configuration is cancelled; 48 in all."""
-
-
-class SetAfter(Event):
-    """An event that is set once it was asked so many times."""
-
-    def __init__(self, asked: float) -> None:
-        super().__init__()
-        self.left = asked
-        self.asked = 0
-
-    def is_set(self) -> bool:
-        self.asked += 1
-        return self.asked > self.left
 
 
 def painting_with(scheduler: str) -> Painting:

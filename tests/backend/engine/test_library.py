@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -15,9 +17,10 @@ from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.exceptions import ModelBroken
 from underpaint_backend.engine.families import Family, family_class, names
-from underpaint_backend.engine.library import Library
+from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.models.catalog import Entry
 
+from tests.backend.engine.cancelling import SetAfter
 from tests.backend.engine.tiny import build_tiny
 
 UNET = Path("unet", "diffusion_pytorch_model.safetensors")
@@ -48,35 +51,45 @@ def ignore(done: float) -> None:
 
 def test_a_loaded_model_stays_loaded(library: Library, entry: Entry) -> None:
     """Loading again returns the same model at once."""
-    assert library.load(entry, ignore) is library.load(entry, ignore)
+    assert library.load(entry, ignore, Event()) is library.load(entry, ignore, Event())
 
 
 def test_the_model_used_least_recently_makes_room(library: Library, entry: Entry) -> None:
     """Beyond the capacity, the model that was not used for longest is dropped."""
     first, second, third = (replace(entry, model=replace(entry.model, id=name)) for name in "abc")
     for wanted in (first, second, first, third):
-        library.load(wanted, ignore)
+        library.load(wanted, ignore, Event())
 
     assert "a" in library
     assert "b" not in library
     assert "c" in library
 
 
-def test_loading_tells_how_far_it_is_and_can_stop(library: Library, entry: Entry) -> None:
-    """The parts are announced, and whoever hears of one may stop the rest."""
+def test_loading_tells_how_far_it_is(library: Library, entry: Entry) -> None:
+    """The parts are announced in order."""
     heard: list[float] = []
-    library.load(entry, heard.append)
-    library.clear()
-
-    def stop(done: float) -> None:
-        if done > 0.1:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        library.load(entry, stop)
+    library.load(entry, heard.append, Event())
 
     assert heard == sorted(heard)
-    assert "tiny" not in library
+    assert 0 < heard[-1] < 1
+
+
+def test_loading_can_be_cancelled_anywhere(library: Library, entry: Entry) -> None:
+    """Cancelled at random points of loading, a model loads as always afterwards."""
+    never = SetAfter(float("inf"))
+    expected = weights_of(library.load(entry, ignore, never))
+
+    for point in random.Random(0).sample(range(never.asked), 6):
+        library.clear()
+        with pytest.raises(Cancelled):
+            library.load(entry, ignore, SetAfter(point))
+        assert "tiny" not in library
+        torch.testing.assert_close(weights_of(library.load(entry, ignore, Event())), expected, rtol=0, atol=0)
+
+
+def weights_of(model: LoadedModel) -> list[torch.Tensor]:
+    """All weights of a model."""
+    return [parameter for network in model.family.networks for parameter in network.parameters()]
 
 
 def test_half_precision_files_are_found(library: Library, entry: Entry) -> None:
@@ -86,7 +99,7 @@ def test_half_precision_files_are_found(library: Library, entry: Entry) -> None:
         save_file(halved, weights.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
         weights.unlink()
 
-    model = library.load(entry, ignore)
+    model = library.load(entry, ignore, Event())
 
     assert {parameter.dtype for network in model.family.networks for parameter in network.parameters()} == {
         torch.float32
@@ -146,7 +159,7 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
     damage(entry.folder)
 
     with pytest.raises(ModelBroken) as caught:
-        library.load(entry, ignore)
+        library.load(entry, ignore, Event())
 
     assert caught.value.info.code == "model_broken"
     assert str(entry.folder) not in caught.value.info.message
@@ -156,7 +169,7 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
 def test_a_description_that_does_not_fit_says_so(library: Library, entry: Entry) -> None:
     """Sizes must be multiples of the VAE's cells."""
     with pytest.raises(ModelBroken, match="multiple"):
-        library.load(replace(entry, model=replace(entry.model, size_multiple=6)), ignore)
+        library.load(replace(entry, model=replace(entry.model, size_multiple=6)), ignore, Event())
 
 
 @pytest.mark.parametrize("name", ["nothing", "os", "../stable_diffusion", "stable_diffusion.x", "__init__"])

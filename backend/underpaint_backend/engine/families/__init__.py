@@ -65,7 +65,7 @@ class Family(ABC):
     def load(cls, folder: Path, device: Device, on_part: Callable[[float], None]) -> Family:
         """The model in `folder`, a folder in diffusers' layout.
 
-        `on_part` hears what fraction is loaded, before each part; it may raise to stop.
+        `on_part` hears what fraction is loaded, before each part.
 
         Raises `ModelBroken`.
         """
