@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 
 from underpaint_protocol.client import ClientSession, Event
-from underpaint_protocol.errors import ErrorInfo, describe
+from underpaint_protocol.errors import ErrorInfo, describe, refusal_in
+from underpaint_protocol.exceptions import ProtocolError
 from underpaint_protocol.messages import MAX_FRAME, SUBPROTOCOL, TERMINAL, Error, Request, Welcome
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 
@@ -56,7 +56,7 @@ class Client:
                 if event is None:
                     raise Refused(describe("disconnected"))
                 yield event
-                if isinstance(event, (Error, *TERMINAL)):
+                if isinstance(event, TERMINAL) or (isinstance(event, Error) and job not in self._session.running):
                     return
         finally:
             del self._jobs[job]
@@ -93,9 +93,7 @@ async def connect(url: str, token: str, *, client: str = "underpaint") -> AsyncI
     socket = await _open(url, token)
     try:
         await socket.send(session.hello())
-        welcome = next(session.receive(_bytes(await socket.recv())))
-        if not isinstance(welcome, Welcome):
-            raise Refused(welcome.error if isinstance(welcome, Error) else describe("out_of_order", detail=welcome))
+        welcome = await _welcome(socket, session)
         connected = Client(socket, session, welcome)
         listener = asyncio.create_task(connected._listen())
         try:
@@ -105,6 +103,18 @@ async def connect(url: str, token: str, *, client: str = "underpaint") -> AsyncI
             await asyncio.gather(listener, return_exceptions=True)
     finally:
         await socket.close()
+
+
+async def _welcome(socket: ClientConnection, session: ClientSession) -> Welcome:
+    try:
+        for event in session.receive(_bytes(await socket.recv())):
+            if isinstance(event, Error):
+                raise Refused(event.error)
+    except (ConnectionClosed, ProtocolError):
+        raise Refused(describe("disconnected")) from None
+    if session.welcome is None:
+        raise Refused(describe("out_of_order", detail="the daemon did not greet"))
+    return session.welcome
 
 
 async def _open(url: str, token: str) -> ClientConnection:
@@ -118,17 +128,9 @@ async def _open(url: str, token: str) -> ClientConnection:
             proxy=None,
         )
     except InvalidStatus as refusal:
-        raise Refused(_error_in(refusal)) from None
-    except (OSError, TimeoutError):
+        raise Refused(refusal_in(refusal.response.body) or describe("unreachable", detail=url)) from None
+    except (OSError, ValueError, TimeoutError, InvalidHandshake, InvalidURI):
         raise Refused(describe("unreachable", detail=url)) from None
-
-
-def _error_in(refusal: InvalidStatus) -> ErrorInfo:
-    """The typed error that the daemon sends with an HTTP refusal."""
-    try:
-        return ErrorInfo.from_wire(json.loads(refusal.response.body or b""))
-    except (ValueError, TypeError):
-        return describe("unauthorized" if refusal.response.status_code == 401 else "wrong_version")
 
 
 def _bytes(frame: str | bytes) -> bytes:

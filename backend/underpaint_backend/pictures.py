@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from underpaint_protocol.blobs import image_of
 from underpaint_protocol.client import Picture
 from underpaint_protocol.exceptions import EmptySelection
@@ -14,7 +14,7 @@ from underpaint_protocol.geometry import Box, context_box
 from underpaint_protocol.messages import Request
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-Image.MAX_IMAGE_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 27
 
 
 class BadPicture(Exception):
@@ -31,18 +31,20 @@ class Order:
 
 
 def open_picture(path: Path, mode: str) -> Image.Image:
-    """The picture in `path`, converted to Pillow's `mode` ("RGBA" or "L").
+    """The picture in `path`, upright and converted to Pillow's `mode` ("RGBA" or "L").
 
     Raises `BadPicture` if there is none, or it is not a PNG, JPEG or WebP.
     """
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            return picture.convert(mode)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BadPicture(f"{path} has {picture.width} × {picture.height} px, which is too large")
+            return ImageOps.exif_transpose(picture).convert(mode)
     except FileNotFoundError:
         raise BadPicture(f"there is no file {path}") from None
     except UnidentifiedImageError:
         raise BadPicture(f"{path} is not a PNG, JPEG or WebP picture") from None
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadPicture(f"{path} cannot be read: {error}") from None
 
 

@@ -79,6 +79,7 @@ class BlobStore:
         if the blob cannot fit; what had come of that blob is dropped.
         """
         if chunk.blob in self._complete:
+            self._complete.move_to_end(chunk.blob)
             return True
         assembly = self._partial.get(chunk.blob)
         if assembly is None:

@@ -5,9 +5,11 @@ Sentences and hints may have places in braces that `describe` fills. Both ends, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Dict
+from typing import Dict, Optional, Union
 
+from .exceptions import InvalidField
 from .fields import Record, flag, text
 
 
@@ -165,3 +167,12 @@ def describe(code: str, **places: object) -> ErrorInfo:
     clipped = {name: str(value)[:500] for name, value in places.items()}
     message = row.message.format(**clipped)
     return ErrorInfo(code, message[:1].upper() + message[1:], row.hint.format(**clipped), row.retryable)
+
+
+def refusal_in(body: Union[bytes, bytearray, None]) -> Optional[ErrorInfo]:
+    """The error in the body of an HTTP answer that refuses a handshake; None if something else answered."""
+    try:
+        wire = json.loads(body or b"")
+        return ErrorInfo.from_wire(wire) if isinstance(wire, dict) else None
+    except (ValueError, InvalidField):
+        return None

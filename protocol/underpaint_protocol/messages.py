@@ -34,7 +34,7 @@ MAX_SIDE = 16384
 MAX_BLOB = 1 << 28
 
 TASKS = ("inpaint", "text_to_image")
-PHASES = ("queued", "loading", "preparing", "encoding", "denoising", "decoding", "compositing")
+PHASES = ("loading", "preparing", "encoding", "denoising", "decoding", "compositing")
 WORKER_STATES = ("starting", "ready", "restarting", "failed")
 
 vocabulary = Vocabulary(MAX_FRAME)
@@ -114,7 +114,10 @@ class Model(Record):
 
 @dataclass(frozen=True)
 class Limits(Record):
-    """What one client may ask for."""
+    """What one client may ask for.
+
+    `max_pixels` is the area of a request times its batch; `max_blob_bytes` bounds the pixels that wait with its jobs.
+    """
 
     max_pixels: int = integer(1, 1 << 30)
     max_jobs: int = integer(1, 10_000)

@@ -75,12 +75,18 @@ class Vocabulary:
         if len(data) > self.max_frame:
             raise MalformedMessage(f"the message has {len(data)} bytes; {self.max_frame} are allowed")
         try:
-            wire = msgpack.unpackb(data, raw=False, strict_map_key=True, max_bin_len=self.max_frame, **_LIMITS)
+            wire = msgpack.unpackb(
+                data, raw=False, strict_map_key=True, max_bin_len=self.max_frame, ext_hook=_no_extensions, **_LIMITS
+            )
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise MalformedMessage(f"the bytes are not a message: {error}") from None
         if not isinstance(wire, dict) or _depth(wire) > MAX_DEPTH:
             raise MalformedMessage("the message is not a map, or nests too deeply")
         return wire
+
+
+def _no_extensions(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code} is not part of the language")
 
 
 def _job_of(wire: Dict[str, Any]) -> Any:

@@ -87,6 +87,7 @@ REFUSED: tuple[tuple[str, str, str], ...] = (
     ("a map without a type", "81a3666f6fa3626172", "malformed_message"),
     ("half a message", "82a474797065a568656c6c6f", "malformed_message"),
     ("an extension type", "c70401deadbeef", "malformed_message"),
+    ("an empty extension type", "83a474797065a568656c6c6fa6636c69656e74a178a36b6579c70005", "malformed_message"),
     ("a type that nobody declared", "81a474797065a564616e6365", "unknown_message"),
     ("hello without its client", "81a474797065a568656c6c6f", "invalid_field"),
     ("cancel with a path for a job", "82a474797065a663616e63656ca36a6f62a72e2e2f68617274", "invalid_field"),

@@ -6,14 +6,17 @@ A new host is one line in `HOSTS`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from underpaint_backend.server.hosts import Host
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
+from underpaint_protocol.blobs import chunks, digest_of
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import Cancelled, Done, Failed, Progress, Request, Submit
+from underpaint_protocol.messages import BlobChunk, Cancelled, Done, Failed, Request, Result, Submit
 
+SHORT = Request("primer-inpaint", "text_to_image", 64, 64, steps=1)
 LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
 
 
@@ -29,14 +32,14 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     await running.close()
 
 
-async def run(host: Host, submit: Submit) -> list[Record]:
-    return [message async for message in host.run(submit, [])]
+async def run(host: Host, submit: Submit, blobs: Sequence[BlobChunk] = ()) -> list[Record]:
+    return [message async for message in host.run(submit, blobs)]
 
 
 async def test_a_job_may_come_before_the_worker_is_ready(host: Host) -> None:
     """A job that is given at once waits for the worker and is done then."""
     assert host.worker.state == "starting"
-    messages = await run(host, Submit("a", Request("primer-inpaint", "text_to_image", 64, 64, steps=1)))
+    messages = await run(host, Submit("a", SHORT))
     assert isinstance(messages[-1], Done)
     assert host.worker.state == "ready"
     assert host.worker.device.startswith("cpu")
@@ -49,6 +52,17 @@ async def test_a_job_can_be_cancelled_before_the_worker_is_ready(host: Host) -> 
     host.cancel("long")
     async with asyncio.timeout(1):
         assert await running == [Cancelled("long")]
+
+
+async def test_a_cancel_while_the_pixels_travel_is_not_lost(host: Host) -> None:
+    """A job that is cancelled before the worker has all of it still ends in `cancelled`."""
+    await run(host, Submit("first", SHORT))
+    pixels = bytes(32 << 20)
+    running = asyncio.create_task(run(host, LONG, list(chunks(digest_of(pixels), pixels))))
+    await asyncio.sleep(0.005)
+    host.cancel("long")
+    async with asyncio.timeout(30):
+        assert isinstance((await running)[-1], Cancelled)
 
 
 async def test_free_memory_is_told_while_a_job_runs(host: Host) -> None:
@@ -76,16 +90,29 @@ async def test_a_failing_job_ends_like_any_other(host: Host) -> None:
     (*_, end) = await run(host, wrong)
     assert isinstance(end, Failed)
     assert end.error.code == "unknown_model"
-    (*_, end) = await run(host, Submit("right", Request("primer-inpaint", "text_to_image", 64, 64, steps=1)))
+    (*_, end) = await run(host, Submit("right", SHORT))
     assert isinstance(end, Done)
 
 
 async def test_messages_of_a_cancelled_job_do_not_reach_the_next(host: Host) -> None:
-    """What a worker still says of a job that nobody follows any more is dropped."""
-    messages = host.run(LONG, [])
+    """What a worker still says of a job that nobody follows any more is dropped, pixels included."""
+    messages = host.run(Submit("left", replace(SHORT, seed=1)), [])
     async for message in messages:
-        if isinstance(message, Progress) and message.step > 2:
+        if isinstance(message, BlobChunk):
             break
     await messages.aclose()
-    for message in await run(host, Submit("next", Request("primer-inpaint", "text_to_image", 64, 64, steps=1))):
-        assert getattr(message, "job", "next") == "next"
+    following = await run(host, Submit("next", SHORT))
+    named = {message.image.blob for message in following if isinstance(message, Result)}
+    assert {message.blob for message in following if isinstance(message, BlobChunk)} == named
+    assert all(getattr(message, "job", "next") == "next" for message in following)
+
+
+async def test_memory_is_nobodys_when_the_worker_dies(host: Host) -> None:
+    """Who asks for memory while the worker goes away gets None, not an exception."""
+    await run(host, Submit("a", SHORT))
+    asked = asyncio.create_task(host.free_memory())
+    await asyncio.sleep(0)
+    await host.close()
+    async with asyncio.timeout(5):
+        answer = await asked
+    assert answer is None or answer.total > 0

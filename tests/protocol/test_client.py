@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from underpaint_protocol.blobs import BlobStore, chunks, digest_of, image_of
 from underpaint_protocol.client import ClientSession, Picture
-from underpaint_protocol.errors import TABLE, describe
+from underpaint_protocol.errors import TABLE, describe, refusal_in
 from underpaint_protocol.exceptions import BlobError, OutOfOrder
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
@@ -96,7 +98,7 @@ def test_nothing_comes_after_the_end(end: Record) -> None:
 @pytest.mark.parametrize(
     "messages",
     [
-        [Progress("a", "queued", 0.0)],
+        [Progress("a", "loading", 0.0)],
         [Accepted("a", 0), Accepted("a", 0)],
         [Accepted("a", 0), Progress("a", "denoising", 0.5), Progress("a", "denoising", 0.4)],
     ],
@@ -154,6 +156,16 @@ def test_the_store_is_bounded() -> None:
         store.add(BlobChunk("0" * 32, 11, 0, b"c"))
 
 
+def test_a_blob_that_is_sent_again_counts_as_used() -> None:
+    """What a client just sent is not the next thing to be dropped, even if it was here already."""
+    store = BlobStore(12)
+    old, newer, last = b"aaaa", b"bbbb", b"cccc"
+    for data in (old, newer, last, old, b"dddd"):
+        store.add(BlobChunk(digest_of(data), 4, 0, data))
+    assert digest_of(old) in store
+    assert digest_of(newer) not in store
+
+
 def test_unfinished_blobs_cannot_fill_the_store() -> None:
     """Beginnings without ends are bounded like everything else."""
     store = BlobStore(10)
@@ -170,3 +182,15 @@ def test_every_error_has_a_sentence_and_a_hint(code: str) -> None:
     assert error.message.endswith(".")
     assert "{" not in error.message + error.hint
     assert error.hint.endswith(".")
+
+
+@pytest.mark.parametrize("body", [None, b"", b"<html>", b"[]", b"{}", b'{"code": 7}', b"\xff", bytearray(b"null")])
+def test_what_another_server_answers_is_no_error_of_ours(body: bytes | None) -> None:
+    """A refusal that is not the daemon's own is told apart, whatever is in it."""
+    assert refusal_in(body) is None
+
+
+def test_the_daemons_own_refusal_is_read() -> None:
+    """The error in the body of a refused handshake arrives as it was sent."""
+    error = describe("unauthorized")
+    assert refusal_in(json.dumps(error.to_wire()).encode()) == error

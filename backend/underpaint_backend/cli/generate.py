@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 from underpaint_protocol.client import Picture
+from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.geometry import Box
 from underpaint_protocol.locations import DEFAULT_PORT, token_file
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Paint one picture; the exit code is 1 if the daemon could not."""
+    if arguments.output.suffix.lower() != ".png" or not arguments.output.absolute().parent.is_dir():
+        raise CommandError(f"--output must be a PNG in a folder that exists; it was {arguments.output}")
     try:
         canvas, order = _order(arguments)
         token = token_file().read_text(encoding="ascii").strip()
@@ -100,7 +103,8 @@ async def _paint(url: str, token: str, order: Order) -> Picture:
                 picture = event
             elif isinstance(event, (Failed, Error)):
                 raise Refused(event.error)
-    assert picture is not None
+    if picture is None:
+        raise Refused(describe("internal"))
     return picture
 
 

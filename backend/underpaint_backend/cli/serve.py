@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page's origin")
     parser.add_argument("--device", default="auto", help="cpu, cuda:0, mps, ... (default: the best there is)")
     parser.add_argument("--threads", type=int, help="threads for computing on the CPU")
-    parser.add_argument("--models", action="append", default=[], type=Path, metavar="FOLDER", help="a folder of models")
+    parser.add_argument(
+        "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
+    )
     parser.add_argument("--verbose", action="store_true", help="log more")
 
 
@@ -46,14 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
     hosts = frozenset(name.lower() for name in arguments.allow_host)
     gate = Gate(_token(), hosts, frozenset(arguments.allow_origin))
     options = Options(gate, arguments.address, arguments.port, _tls(arguments))
-    _remember_command()
-    asyncio.run(_serve(LocalOptions(arguments.device, arguments.threads, arguments.models), options))
+    asyncio.run(_serve(arguments, options))
     return 0
 
 
-async def _serve(local: LocalOptions, options: Options) -> None:
+async def _serve(arguments: argparse.Namespace, options: Options) -> None:
+    def listening(url: str) -> None:
+        _remember(arguments, url)
+        print(f"Underpaint listens on {url}", flush=True)
+
+    host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models))
     try:
-        await serve_until_signal(Daemon(LocalHost(local), options))
+        await serve_until_signal(Daemon(host, options), listening)
     except OSError as error:
         raise CommandError(f"cannot listen on {options.address}:{options.port}: {error.strerror or error}") from None
 
@@ -91,8 +97,17 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _remember_command() -> None:
+def _remember(arguments: argparse.Namespace, url: str) -> None:
     """Write down how this daemon was started, so that the plugin's button can start it again."""
-    path = launch_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text(json.dumps([sys.executable, "-P", "-m", "underpaint_backend", "serve"]), encoding="utf-8")
+    words = ["serve", "--address", arguments.address, "--port", url.rpartition(":")[2], "--device", arguments.device]
+    if arguments.threads is not None:
+        words += ["--threads", str(arguments.threads)]
+    for folder in arguments.models:
+        words += ["--models", str(folder.absolute())]
+    for name, file in (("--tls-cert", arguments.tls_cert), ("--tls-key", arguments.tls_key)):
+        words += [name, str(file.absolute())] if file else []
+    words += ["--insecure-no-tls"] if arguments.insecure_no_tls else []
+    for host in arguments.allow_host:
+        words += ["--allow-host", host]
+    command = [sys.executable, "-P", "-m", "underpaint_backend", *words]
+    launch_file().write_text(json.dumps(command), encoding="utf-8")

@@ -29,15 +29,16 @@ def _refuse_settings(request: Request, model: Model, limits: Limits) -> ErrorInf
 
 def _refuse_pixels(request: Request, limits: Limits) -> ErrorInfo | None:
     size = (request.width, request.height)
-    if request.width * request.height > limits.max_pixels:
-        detail = f"{size[0]} × {size[1]} px, and {limits.max_pixels} px are allowed"
+    if request.width * request.height * request.batch > limits.max_pixels:
+        detail = f"{request.batch} × {size[0]} × {size[1]} px, and {limits.max_pixels} px are allowed"
         return describe("too_many_pixels", detail=detail)
     image, mask = request.image, request.mask
     if request.task == "inpaint" and (image is None or mask is None):
-        return describe("missing_pixels", detail="inpainting needs a picture and a selection mask")
+        return describe("invalid_field", detail="inpainting needs a picture and a selection mask")
     if mask is not None and (mask.channels != 1 or (mask.width, mask.height) != size):
         detail = f"{mask.width} × {mask.height} px with {mask.channels} channels, for {size[0]} × {size[1]} px"
         return describe("wrong_mask_size", detail=detail)
     if image is not None and (image.channels == 1 or (image.width, image.height) != size):
-        return describe("missing_pixels", detail=f"the picture has {image.width} × {image.height} px")
+        detail = f"the picture must have colours and {size[0]} × {size[1]} px"
+        return describe("invalid_field", detail=detail)
     return None

@@ -108,6 +108,9 @@ class Connection:
                 await self._socket.send(vocabulary.encode(await self.outbox.get()))
         except ConnectionClosed:
             pass
+        except Exception:
+            log.exception("nothing more can be sent to a client")
+            self._socket.transport.abort()
 
     @singledispatchmethod
     def answer(self, message: Record) -> None:
@@ -119,7 +122,7 @@ class Connection:
         if self._greeted:
             raise OutOfOrder("“hello” came twice")
         self._greeted = True
-        log.info("hello from %s", hello.client)
+        log.info("hello from %r", hello.client)
         self.put(Welcome(SERVER, self._host.worker, self._host.models(), self._limits))
 
     @answer.register
@@ -135,7 +138,10 @@ class Connection:
         if blobs is None:
             return self.put(Error(describe("missing_pixels", detail="its blobs were not sent"), submit.job))
         job = self._jobs[submit.job] = Job(submit, blobs, self._deliver)
-        return self._queue.submit(job)
+        if not self._queue.submit(job):
+            del self._jobs[submit.job]
+            self.put(Error(describe("shutting_down"), submit.job))
+        return None
 
     @answer.register
     def _cancel(self, cancel: Cancel) -> None:
@@ -148,7 +154,9 @@ class Connection:
     def _reason_to_refuse(self, submit: Submit) -> ErrorInfo | None:
         if submit.job in self._jobs:
             return describe("duplicate_job")
-        if len(self._jobs) >= self._limits.max_jobs:
+        waiting = [image for job in self._jobs.values() for image in job.submit.request.images]
+        held = sum(image.size for image in (*waiting, *submit.request.images))
+        if len(self._jobs) >= self._limits.max_jobs or held > self._limits.max_blob_bytes:
             return describe("too_many_jobs", detail=len(self._jobs))
         models = {model.id: model for model in self._host.models()}
         return refuse(submit.request, models, self._limits)

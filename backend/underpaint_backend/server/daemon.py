@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from underpaint_protocol.locations import DEFAULT_PORT
@@ -69,8 +69,8 @@ class Daemon:
             try:
                 yield server
             finally:
-                worker.cancel()
                 self._queue.shut_down()
+                worker.cancel()
                 await asyncio.gather(worker, self._host.close(), self._say_goodbye(), return_exceptions=True)
 
     def url(self, server: Server) -> str:
@@ -98,8 +98,11 @@ class Daemon:
             connection.announce(Status(worker))
 
 
-async def serve_until_signal(daemon: Daemon) -> None:
-    """Serve until SIGINT or SIGTERM; prints one line once clients can connect."""
+async def serve_until_signal(daemon: Daemon, on_listening: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `on_listening` hears the address once clients can connect.
+
+    Raises `OSError` if the address cannot be used.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -108,6 +111,6 @@ async def serve_until_signal(daemon: Daemon) -> None:
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     async with daemon.listening() as server:
-        print(f"Underpaint listens on {daemon.url(server)}", flush=True)
+        on_listening(daemon.url(server))
         await stop.wait()
         log.info("stopping")

@@ -43,40 +43,50 @@ class Job:
 
 
 class JobQueue:
-    """Gives jobs to a host, one after another, in the order in which they came."""
+    """Gives jobs to a host, in the order in which they came, as many at once as it can run."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._waiting: list[Job] = []
-        self._running: Job | None = None
-        self._wake = asyncio.Event()
+        self._running: list[Job] = []
+        self._filled = asyncio.Event()
+        self._closed = False
 
-    def submit(self, job: Job) -> None:
-        """Accept a job and tell its client how many go before it."""
-        position = len(self._waiting) + (self._running is not None)
+    def submit(self, job: Job) -> bool:
+        """Accept a job and tell its client how many go before it; false if no job is accepted any more."""
+        if self._closed:
+            return False
+        position = len(self._waiting) + len(self._running)
         self._waiting.append(job)
         job.emit(Accepted(job.id, position))
-        self._wake.set()
+        self._filled.set()
+        return True
 
     def cancel(self, job: Job) -> None:
         """Stop a job: at once while it waits, through the host while it runs, and nothing if it has ended."""
         if job in self._waiting:
             self._waiting.remove(job)
             job.emit(Cancelled(job.id))
-        elif job is self._running:
+        elif job in self._running:
             self._host.cancel(job.id)
 
     async def work(self) -> None:
         """Run jobs until this task is cancelled."""
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._host.capacity):
+                workers.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
             while not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-            self._running = self._waiting.pop(0)
+                self._filled.clear()
+                await self._filled.wait()
+            job = self._waiting.pop(0)
+            self._running.append(job)
             try:
-                await self._run(self._running)
+                await self._run(job)
             finally:
-                self._running = None
+                self._running.remove(job)
 
     async def _run(self, job: Job) -> None:
         began = time.monotonic()
@@ -91,8 +101,9 @@ class JobQueue:
         log.info("the job %s ended after %.2f s", job.id, time.monotonic() - began)
 
     def shut_down(self) -> None:
-        """End every job with a sentence that says why; nothing runs afterwards."""
-        running = [self._running] if self._running and not self._running.state.ended else []
-        for job in [*running, *self._waiting]:
-            job.emit(Failed(job.id, describe("shutting_down")))
+        """End every job with a sentence that says why; none is accepted afterwards."""
+        self._closed = True
+        for job in [*self._running, *self._waiting]:
+            if not job.state.ended:
+                job.emit(Failed(job.id, describe("shutting_down")))
         self._waiting.clear()

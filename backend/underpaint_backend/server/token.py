@@ -14,14 +14,22 @@ def load_token(path: Path) -> str:
     it cannot be read or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read(path)
-    token = secrets.token_hex(32)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
+    if not path.exists():
+        _write(path, secrets.token_hex(32))
+    return _read(path)
+
+
+def _write(path: Path, token: str) -> None:
+    """Put a token into `path` in one go, unless another daemon that starts at this moment was first."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(token + "\n")
-    return token
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
 
 
 def _read(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from underpaint_backend.launch import Launched
+from underpaint_backend.pictures import open_picture
 
 
 def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +32,8 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--size", "big"], "--size must be like 512x512"),
         (["--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
         (["--steps", "10000"], "steps must be from 1 to 1000"),
+        (["--output", "nowhere/out.png"], "in a folder that exists"),
+        (["--output", "out.gif"], "--output must be a PNG"),
         ([], "the daemon never ran for this user"),
     ],
 )
@@ -39,6 +43,23 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str
     assert run.returncode == 2
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_bad_address_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> None:
+    """An address that is none is told like a daemon that does not answer."""
+    run = underpaint(daemon.home, "generate", "a cat", "--output", str(tmp_path / "out.png"), "--url", "nonsense")
+    assert run.returncode == 1
+    assert "nonsense" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_photograph_lies_as_its_camera_was_held(tmp_path: Path) -> None:
+    """The orientation that a camera wrote down is followed, so that a mask fits what one sees."""
+    picture = Image.new("RGB", (40, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "phone.jpg", exif=exif)
+    assert open_picture(tmp_path / "phone.jpg", "RGBA").size == (20, 40)
 
 
 def test_a_mask_that_selects_nothing_is_said(tmp_path: Path) -> None:
@@ -98,3 +119,11 @@ def test_generate_changes_nothing_outside_the_mask(tmp_path: Path, daemon: Launc
     black = Image.new("RGB", before.size)
     assert Image.composite(before, black, outside).tobytes() == Image.composite(after, black, outside).tobytes()
     assert before.tobytes() != after.tobytes()
+
+
+def test_the_daemon_writes_down_how_to_start_it_again(daemon: Launched) -> None:
+    """The plugin's button starts the same daemon, at the same port."""
+    command = json.loads((daemon.home / "launch.json").read_text())
+    assert command[:4] == [sys.executable, "-P", "-m", "underpaint_backend"]
+    assert command[command.index("--port") + 1] == daemon.url.rpartition(":")[2]
+    assert command[command.index("--threads") + 1] == "1"

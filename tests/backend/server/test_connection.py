@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ from underpaint_protocol.messages import (
     Error,
     Hello,
     Request,
+    Status,
     Submit,
     Welcome,
     vocabulary,
@@ -42,14 +45,19 @@ GOOD = Request(
 @pytest.fixture
 async def socket(daemon: Launched) -> AsyncIterator[ClientConnection]:
     """A websocket on which nothing has been said."""
-    async with open_socket(
+    async with await opened(daemon) as connection:
+        yield connection
+
+
+async def opened(daemon: Launched) -> ClientConnection:
+    """A new websocket to a daemon."""
+    return await open_socket(
         daemon.url,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         additional_headers={"Authorization": f"Bearer {daemon.token}"},
         compression=None,
         proxy=None,
-    ) as connection:
-        yield connection
+    )
 
 
 @pytest.fixture
@@ -93,6 +101,17 @@ async def test_welcome_tells_what_can_be_done(socket: ClientConnection) -> None:
     assert welcome.worker.state in ("starting", "ready")
 
 
+async def test_welcome_does_not_wait_for_the_worker(own_daemon: Launched) -> None:
+    """The first client of a new daemon is greeted while the worker imports, and told when it is ready."""
+    async with asyncio.timeout(60), await opened(own_daemon) as socket:
+        welcome = await ask(socket, Hello("test"))
+        assert isinstance(welcome, Welcome)
+        assert welcome.worker.state == "starting"
+        status = vocabulary.decode(await socket.recv(decode=False))
+        assert isinstance(status, Status)
+        assert status.worker.state == "ready"
+
+
 async def test_nothing_is_answered_before_hello(socket: ClientConnection) -> None:
     """A client that does not greet first is told so, and may greet then."""
     answer = await ask(socket, Cancel("job"))
@@ -132,11 +151,13 @@ async def test_a_bad_message_is_answered_and_the_connection_stays(
         ({"scheduler": "abacus"}, "unknown_scheduler"),
         ({"mask": image_of(8, 8, 1, bytes(64))}, "wrong_mask_size"),
         ({"mask": image_of(16, 16, 4, PIXELS)}, "wrong_mask_size"),
-        ({"image": image_of(8, 8, 4, bytes(256))}, "missing_pixels"),
-        ({"image": None}, "missing_pixels"),
-        ({"mask": None}, "missing_pixels"),
+        ({"image": image_of(8, 8, 4, bytes(256))}, "invalid_field"),
+        ({"image": image_of(16, 16, 1, bytes(256))}, "invalid_field"),
+        ({"image": None}, "invalid_field"),
+        ({"mask": None}, "invalid_field"),
         ({"image": image_of(16, 16, 4, bytes(1024))}, "missing_pixels"),
         ({"width": 16384, "height": 16384}, "too_many_pixels"),
+        ({"width": 4000, "height": 4000, "batch": 2}, "too_many_pixels"),
         ({"batch": 9}, "invalid_field"),
     ],
 )
@@ -175,8 +196,9 @@ async def test_a_wrong_token_is_told_in_words(daemon: Launched) -> None:
     assert refusal.value.error.code == "unauthorized"
 
 
-async def test_no_daemon_is_told_in_words() -> None:
-    """Nobody listening is an error with the address in it."""
-    with pytest.raises(Refused, match=r"127\.0\.0\.1:9"):
-        async with connect("ws://127.0.0.1:9", "0" * 64):
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:9", "nonsense", "ws://[abc", "http://127.0.0.1:9", "ws://"])
+async def test_an_address_without_a_daemon_is_told_in_words(url: str) -> None:
+    """Nobody listening, or an address that is none, is an error with the address in it."""
+    with pytest.raises(Refused, match=re.escape(url)):
+        async with connect(url, "0" * 64):
             pass

@@ -13,6 +13,7 @@ from underpaint_backend.client import Client, connect
 from underpaint_backend.launch import Launched
 from underpaint_protocol.blobs import image_of
 from underpaint_protocol.client import Event, Picture
+from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import (
     TERMINAL,
     Accepted,
@@ -114,17 +115,35 @@ async def test_a_waiting_job_is_cancelled_without_running(daemon: Launched) -> N
 
 
 async def test_nobody_cancels_the_job_of_another(daemon: Launched) -> None:
-    """A job of somebody else is unknown, like one that never was."""
+    """A job of somebody else gets the same answer as one that never was, and goes on."""
     async with connect(daemon.url, daemon.token) as mine, connect(daemon.url, daemon.token) as theirs:
         started = asyncio.Event()
         running = asyncio.create_task(until_denoising(mine, "job", started))
         await started.wait()
-        await theirs.cancel("job")
-        await theirs.cancel("never")
-        await asyncio.sleep(0.3)
+        answers = []
+        for job in ("job", "never"):
+            heard = theirs._jobs[job] = asyncio.Queue()
+            await theirs.cancel(job)
+            answer = await heard.get()
+            assert isinstance(answer, Error)
+            answers.append(answer.error)
+        assert answers[0] == answers[1] == describe("unknown_job")
         assert not running.done()
         await mine.cancel("job")
         assert isinstance(await running, Cancelled)
+
+
+async def test_a_cancel_that_comes_too_late_loses_nothing(daemon: Launched) -> None:
+    """A cancel that crosses the end of its job leaves the picture and the end as they are."""
+    async with connect(daemon.url, daemon.token) as client:
+        events: list[Event] = []
+        async for event in client.generate(INPAINT, [GRAY, MASK], job="late"):
+            events.append(event)
+            if isinstance(event, Progress) and event.fraction == 1.0:
+                await asyncio.sleep(0.5)
+                await client.cancel("late")
+        assert isinstance(events[-1], Done)
+        assert [event for event in events if isinstance(event, Picture)]
 
 
 async def test_a_second_job_of_the_same_id_is_refused(daemon: Launched) -> None:

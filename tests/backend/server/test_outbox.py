@@ -65,7 +65,7 @@ async def test_reading_makes_room_again() -> None:
 async def test_drained_waits_for_the_last_message_to_be_sent() -> None:
     """An outbox is drained when the sender came back for more."""
     outbox = Outbox()
-    outbox.put(Progress("a", "queued", 0.0))
+    outbox.put(Progress("a", "loading", 0.0))
     drained = asyncio.create_task(outbox.drained())
     await outbox.get()
     await asyncio.sleep(0)

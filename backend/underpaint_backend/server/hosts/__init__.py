@@ -18,6 +18,10 @@ class Host(Protocol):
         """What can run here. Answers at once, also while the worker is starting."""
 
     @property
+    def capacity(self) -> int:
+        """How many jobs may run at the same time, at least 1."""
+
+    @property
     def worker(self) -> Worker:
         """How the worker is at this moment."""
 
@@ -25,7 +29,10 @@ class Host(Protocol):
         """Begin to start the worker, without waiting for it; `on_change` hears of every new state."""
 
     def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
-        """Run one job and yield its messages; the last one is `Done`, `Failed` or `Cancelled`, whatever happens."""
+        """Run one job and yield its messages; the last one is `Done`, `Failed` or `Cancelled`, whatever happens.
+
+        At most `capacity` jobs are run at once. Closing the generator early stops the job.
+        """
 
     def cancel(self, job: str) -> None:
         """Ask to stop a running job, which still ends through `run`. Nothing happens for a job that is not running."""

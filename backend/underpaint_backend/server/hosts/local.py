@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underpaint_protocol.errors import describe
-from underpaint_protocol.exceptions import ProtocolError
+from underpaint_protocol.exceptions import MalformedMessage, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, BlobChunk, Cancel, Cancelled, Failed, Model, Submit, Worker
 
@@ -36,18 +36,31 @@ MAX_FAILED_STARTS = 3
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """How the worker is started: its device, its number of threads (None: torch decides), and the model folders."""
+    """How the worker is started: its device, its number of threads (None: torch decides), and more model folders."""
 
     device: str = "auto"
     threads: int | None = None
     model_roots: Sequence[Path] = ()
 
 
+class _Run:
+    """The job that the worker is running, and how far its messages have come."""
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        self.begun = False
+        self.submitted = False
+        self.cancel_wanted = False
+        self.events: asyncio.Queue[Record] = asyncio.Queue()
+
+
 class LocalHost:
     """Runs jobs in one subprocess; implements `Host`."""
 
+    capacity = 1
+
     def __init__(self, options: LocalOptions) -> None:
-        roots = tuple(options.model_roots) or default_roots()
+        roots = (*default_roots(), *options.model_roots)
         self._models = tuple(entry.model for entry in find_models(roots).values())
         self._command = _command(options, roots)
         self._worker = Worker("starting")
@@ -55,11 +68,8 @@ class LocalHost:
         self._changed = asyncio.Event()
         self._process: Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._running: str | None = None
-        self._sent = False
-        self._cancel_wanted = False
-        self._events: asyncio.Queue[Record] = asyncio.Queue()
-        self._memory: asyncio.Future[Memory] | None = None
+        self._run: _Run | None = None
+        self._memory: asyncio.Future[Memory | None] | None = None
 
     def models(self) -> tuple[Model, ...]:
         return self._models
@@ -68,41 +78,39 @@ class LocalHost:
     def worker(self) -> Worker:
         return self._worker
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker, for tests that kill it."""
-        return self._process.pid if self._process else None
-
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         self._on_change = on_change
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
-        self._running, self._sent, self._cancel_wanted = submit.job, False, False
-        self._events = asyncio.Queue()
+        run = self._run = _Run(submit.job)
         ended = False
         try:
-            early = await self._wait_ready(submit.job)
+            early = await self._wait_ready(run)
             if early is not None:
                 yield early
                 return
-            self._sent = True
+            run.begun = True
             await self._send(*blobs, submit)
+            run.submitted = True
+            if run.cancel_wanted:
+                await self._send(Cancel(run.job))
             while not ended:
-                message = await self._events.get()
+                message = await run.events.get()
                 ended = isinstance(message, TERMINAL)
                 yield message
         finally:
-            if self._sent and not ended:
-                await self._send(Cancel(submit.job))
-            self._running = None
+            if run.submitted and not ended:
+                await self._abandon(run)
+            self._run = None
 
     def cancel(self, job: str) -> None:
-        if job != self._running:
+        run = self._run
+        if run is None or run.job != job:
             return
-        self._cancel_wanted = True
+        run.cancel_wanted = True
         self._changed.set()
-        if self._sent and self._process is not None and self._process.stdin is not None:
+        if run.submitted and self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(frame(Cancel(job)))
 
     async def free_memory(self) -> Memory | None:
@@ -111,33 +119,39 @@ class LocalHost:
         if self._memory is None or self._memory.done():
             self._memory = asyncio.get_running_loop().create_future()
             await self._send(MemoryQuery())
-        return await self._memory
+        return await asyncio.shield(self._memory)
 
     async def close(self) -> None:
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
+        self._end_what_waits("shutting_down")
         if self._process is not None:
             await _stop(self._process)
 
     async def _supervise(self) -> None:
         failed_starts = 0
         while failed_starts < MAX_FAILED_STARTS:
+            reason = await self._one_worker()
+            failed_starts = 0 if self._worker.state == "ready" else failed_starts + 1
+            log.error("the worker ended: %s", reason)
+            state = "restarting" if failed_starts < MAX_FAILED_STARTS else "failed"
+            self._change(Worker(state, detail=reason))
+            self._end_what_waits("worker_died", detail=reason)
+
+    async def _one_worker(self) -> str:
+        """Start a worker and listen to it until it is gone; returns why it went."""
+        try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, limit=MAX_FRAME
             )
-            log.info("the worker starts as process %d", process.pid)
-            await self._listen(process)
-            failed_starts = 0 if self._worker.state == "ready" else failed_starts + 1
-            await _stop(process)
-            reason = _reason(process.returncode)
-            log.error("the worker ended: %s", reason)
-            if failed_starts < MAX_FAILED_STARTS:
-                self._change(Worker("restarting", detail=reason))
-            else:
-                self._change(Worker("failed", detail=reason))
-            self._fail_running(reason)
+        except OSError as error:  # for lack of memory, say
+            return f"it could not be started: {error.strerror or error}"
+        log.info("the worker starts as process %d", process.pid)
+        await self._listen(process)
+        await _stop(process)
+        return _reason(process.returncode)
 
     async def _listen(self, process: Process) -> None:
         """Take the worker's messages until it ends or breaks the language."""
@@ -146,6 +160,8 @@ class LocalHost:
         try:
             while True:
                 (length,) = HEADER.unpack(await stream.readexactly(HEADER.size))
+                if length > MAX_FRAME:
+                    raise MalformedMessage(f"a message of {length} bytes was announced")
                 self._take(vocabulary.decode(await stream.readexactly(length)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -158,30 +174,39 @@ class LocalHost:
         elif isinstance(message, Memory):
             if self._memory is not None and not self._memory.done():
                 self._memory.set_result(message)
-        elif isinstance(message, BlobChunk) or getattr(message, "job", None) == self._running:
-            self._events.put_nowait(message)
+        elif self._run is not None and getattr(message, "job", self._run.job) == self._run.job:
+            self._run.events.put_nowait(message)
 
-    def _fail_running(self, reason: str) -> None:
-        if self._running is not None and self._sent:
-            self._events.put_nowait(Failed(self._running, describe("worker_died", detail=reason)))
+    def _end_what_waits(self, code: str, **places: object) -> None:
+        """The worker is gone: the job that it had fails, and nobody waits for its memory."""
+        if self._run is not None and self._run.begun:
+            self._run.events.put_nowait(Failed(self._run.job, describe(code, **places)))
         if self._memory is not None and not self._memory.done():
-            self._memory.cancel()
+            self._memory.set_result(None)
 
     def _change(self, worker: Worker) -> None:
         self._worker = worker
         self._on_change(worker)
         self._changed.set()
 
-    async def _wait_ready(self, job: str) -> Cancelled | Failed | None:
+    async def _wait_ready(self, run: _Run) -> Cancelled | Failed | None:
         """Wait until the worker can take a job; if it never will, or the job is cancelled first, how the job ends."""
-        while self._worker.state not in ("ready", "failed") and not self._cancel_wanted:
+        while self._worker.state not in ("ready", "failed") and not run.cancel_wanted:
             self._changed.clear()
             await self._changed.wait()
-        if self._cancel_wanted:
-            return Cancelled(job)
+        if run.cancel_wanted:
+            return Cancelled(run.job)
         if self._worker.state == "failed":
-            return Failed(job, describe("worker_unavailable", detail=self._worker.detail))
+            return Failed(run.job, describe("worker_unavailable", detail=self._worker.detail))
         return None
+
+    async def _abandon(self, run: _Run) -> None:
+        """Nobody follows this job any more: stop it, and see it end, so that it cannot speak into the next one."""
+        await self._send(Cancel(run.job))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                while not isinstance(await run.events.get(), TERMINAL):
+                    pass
 
     async def _send(self, *messages: Record) -> None:
         """Write messages to the worker. If it is gone, the supervisor says so; nothing is raised here."""
