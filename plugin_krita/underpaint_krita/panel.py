@@ -239,10 +239,16 @@ class _StateLine(QtWidgets.QLabel):
         self.setTextInteractionFlags(QtCore.Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def say(self, sentence: str, hint: Optional[str] = None) -> None:
-        pale = self.palette().color(QtGui.QPalette.ColorGroup.Disabled, QtGui.QPalette.ColorRole.WindowText).name()
-        below = f'<br><span style="color:{pale}">{_plain(hint)}</span>' if hint else ""
+        below = f'<br><span style="color:{self._pale()}">{_plain(hint)}</span>' if hint else ""
         self.setText(_plain(sentence) + below)
         self.setAccessibleName(f"{sentence} {hint or ''}".strip())
+
+    def _pale(self) -> str:
+        """Two parts of the text's colour and one of the ground's: legible in dark themes and in bright ones."""
+        ink = self.palette().color(QtGui.QPalette.ColorRole.WindowText)
+        ground = self.palette().color(QtGui.QPalette.ColorRole.Window)
+        mixed = [(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])]
+        return QtGui.QColor(*mixed).name()
 
 
 def _plain(text: str) -> str:

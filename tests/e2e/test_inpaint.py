@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import PICTURES, ROOT, Play
 from .launch import Performance
@@ -15,13 +17,10 @@ from .launch import Performance
 @pytest.fixture(scope="module")
 def seen(play: Play) -> Performance:
     """What happened in Krita."""
-    picture = os.environ.get("UNDERPAINT_SCREENSHOT")
-    places = {
-        "UNDERPAINT_SCREENSHOT": str(ROOT / picture if picture else PICTURES / "while_painting.png"),
-        "UNDERPAINT_AFTER": str(PICTURES / "finished.png"),
-    }
-    performance = play("inpaint", **places)
+    performance = play("inpaint")
     assert performance.errors == [], performance.output
+    if "UNDERPAINT_SCREENSHOT" in os.environ:
+        _for_the_readme(PICTURES / "while_painting.png", ROOT / os.environ["UNDERPAINT_SCREENSHOT"])
     return performance
 
 
@@ -102,6 +101,15 @@ def test_without_a_selection_a_whole_picture_is_made(seen: Performance) -> None:
     assert seen.facts["layers_without_selection"] == [*below, ["green", False], top]
     assert (seen.picture("without_selection")[..., 3] == 255).all()
     assert seen.saved("without_selection") != seen.saved("after")
+
+
+def _for_the_readme(taken: Path, target: Path) -> None:
+    """Save the part of the screen that Krita is on, in fewer colours."""
+    with Image.open(taken) as picture:
+        window = picture.convert("RGB").crop((0, 0, 1280, 800))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    few_colours = window.quantize(256)
+    window.quantize(palette=few_colours, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
 
 
 def _blueness(seen: Performance, name: str) -> float:

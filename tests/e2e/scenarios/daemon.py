@@ -3,7 +3,7 @@
 import os
 import signal
 
-from underpaint_driver.artist import Artist, layers, pixels
+from underpaint_driver.artist import Artist, keep, layers, pixels
 
 
 def play(stage):
@@ -19,7 +19,7 @@ def play(stage):
     yield from artist.press("generate")
     yield from artist.until_done()
     facts["without"] = {"state": artist.state(), "button": artist.widget("start").isVisible(), "boxes": stage.boxes()}
-    artist.screenshot(os.path.join(os.environ["UNDERPAINT_PICTURES"], "no_daemon.png"))
+    keep(artist.screenshot(), "no_daemon.png")
 
     yield from _start(artist)
     facts["started"] = artist.state()

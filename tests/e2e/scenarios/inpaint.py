@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 
-from underpaint_driver.artist import Artist, layers, pixels
+from underpaint_driver.artist import Artist, keep, layers, pixels
 
 ELLIPSE = (150, 60, 240, 240)
 FEATHER = 6
@@ -47,12 +47,11 @@ def _first_picture(stage, artist):
     facts["modified_after"] = document.modified()
     facts["recipes"] = [bytes(document.annotation(name)).decode() for name in document.annotationTypes()]
     stage.save("after", pixels(document))
-    artist.screenshot(os.environ.get("UNDERPAINT_AFTER"))
 
 
 def _watch(stage, artist, document):
     """Look at the growing layer whenever Krita is idle, until the job ends."""
-    previews, growing, gap, last = [], set(), 0.0, time.monotonic()
+    previews, growing, picture, gap, last = [], set(), None, 0.0, time.monotonic()
     while not artist.widget("generate").isEnabled():
         for node in document.topLevelNodes():
             if node.locked() and node.name().startswith("a blue circle"):
@@ -60,15 +59,18 @@ def _watch(stage, artist, document):
                 seen = hashlib.sha256(bytes(node.pixelData(*ELLIPSE))).hexdigest()
                 if seen not in previews:
                     previews.append(seen)
-                if len(previews) == STEPS // 2:
-                    artist.screenshot(os.environ.get("UNDERPAINT_SCREENSHOT"))
+                if len(previews) > STEPS // 5 and picture is None:
+                    picture = artist.screenshot()
         now = time.monotonic()
         gap, last = max(gap, now - last), now
         yield 0.005
     stage.facts["previews"] = max(0, len(previews) - 1)  # The layer was empty at first.
     stage.facts["growing_layers"] = len(growing)
     stage.facts["longest_gap"] = gap
-    yield 0.5
+    yield from artist.until_done()
+    if picture is not None:
+        keep(picture, "while_painting.png")
+    keep(artist.screenshot(), "finished.png")
 
 
 def _undo_and_redo(stage, artist):

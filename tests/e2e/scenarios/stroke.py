@@ -3,11 +3,11 @@
 import os
 
 from krita import Krita
-from underpaint_driver.artist import Artist, layers
+from underpaint_driver.artist import Artist, keep, layers
 
 STEPS = 60
 BRUSH = 12
-LEFT, RIGHT, TOP = 60, 900, 60
+LEFT, RIGHT, TOP = 40, 720, 40
 ROW = 26
 STEP = 14
 
@@ -52,7 +52,7 @@ def _draw(stage, artist):
         if artist.overlay_is_visible():
             overlay.add(hash(artist.overlay_pixels()))
         if len(drawn) == 60:
-            artist.screenshot(os.path.join(os.environ["UNDERPAINT_PICTURES"], "during_a_stroke.png"))
+            keep(artist.screenshot(), "during_a_stroke.png")
         after_the_end -= artist.widget("generate").isEnabled()
         if not after_the_end:
             break

@@ -16,7 +16,7 @@ except ImportError:
     from PyQt6.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
 
 CANVASES = ("KisOpenGLCanvas2", "KisQPainterCanvas")
-WINDOW = (1600, 1000)
+WINDOW = (1280, 800)
 HIDDEN = ("ArtisticColorSelector", "PresetDocker", "sharedtooldocker")
 
 
@@ -94,8 +94,8 @@ class Artist:
         self.docker.raise_()
         yield 0.3
         layers = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "KisLayerBox")
-        self.window.resizeDocks([layers, self.docker], [300, 560], Qt.Orientation.Vertical)
-        self.window.resizeDocks([self.docker], [330], Qt.Orientation.Horizontal)
+        self.window.resizeDocks([layers, self.docker], [190, 520], Qt.Orientation.Vertical)
+        self.window.resizeDocks([self.docker], [300], Qt.Orientation.Horizontal)
         yield 0.3
 
     def open(self, path):
@@ -196,15 +196,24 @@ class Artist:
         yield from self.stage.until(some_steps, seconds, "the third step")
 
     def until_done(self, seconds=90):
-        """Wait for the end, well or not, of what is going on."""
+        """Wait for the end, well or not, of what is going on, and until its layer is settled."""
         yield from self.stage.until(lambda: self.widget("generate").isEnabled(), seconds, "the end of the job")
+        document = self.krita.activeDocument()
+        if document is not None:
+            yield from self.stage.until(
+                lambda: not any(lock for _, lock in layers(document)), 10, "the layer to settle"
+            )
         yield 0.3
 
-    def screenshot(self, path):
+    def screenshot(self):
         """A picture of the whole screen."""
-        if path:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            QApplication.primaryScreen().grabWindow(0).save(path)
+        return QApplication.primaryScreen().grabWindow(0)
+
+
+def keep(picture, name):
+    """Save a picture for people to look at."""
+    os.makedirs(os.environ["UNDERPAINT_PICTURES"], exist_ok=True)
+    picture.save(os.path.join(os.environ["UNDERPAINT_PICTURES"], name))
 
 
 def layers(document):
