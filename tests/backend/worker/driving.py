@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from threading import Thread
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,12 @@ PATIENCE = 30.0
 class WorkerProcess:
     """A worker and everything it said, in order."""
 
-    def __init__(self, roots: Sequence[Path], *words: str) -> None:
+    def __init__(self, roots: Sequence[Path], *words: str, log: BinaryIO | None = None) -> None:
         command = [sys.executable, "-P", "-m", "underpaint_backend.worker", "--device", "cpu", "--threads", "1"]
         for root in roots:
             command += ["--models", str(root)]
-        self.process = subprocess.Popen([*command, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([*command, *words], stdin=pipe, stdout=pipe, stderr=log)
         self._said: Queue[Record | None] = Queue()
         Thread(target=self._listen, daemon=True).start()
 

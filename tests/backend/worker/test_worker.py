@@ -254,6 +254,23 @@ def test_a_job_with_a_bad_value_fails_by_its_name(shared_worker: WorkerProcess) 
     assert (failed.job, failed.error.code) == ("bad", "invalid_field")
 
 
+def test_the_log_says_what_happened_and_no_prompt(models_folder: Path, tmp_path: Path) -> None:
+    """Every job leaves a line in the log, and no prompt does, whether the job succeeds or fails."""
+    secret = replace(INPAINT, prompt="xyzzy", negative_prompt="plugh")
+    with (tmp_path / "log").open("wb") as log:
+        worker = WorkerProcess([models_folder], log=log)
+        worker.wait_ready()
+        worker.run(secret, *PIXELS, job="good")
+        worker.run(replace(secret, model="broken"), *PIXELS, job="bad")
+        worker.close()
+
+    text = (tmp_path / "log").read_text()
+    assert "job good: done" in text
+    assert "job bad: failed" in text
+    assert "xyzzy" not in text
+    assert "plugh" not in text
+
+
 def test_the_worker_ends_with_its_input(models_folder: Path) -> None:
     """A worker whose input closes ends at once, in the middle of a job."""
     worker = WorkerProcess([models_folder])
