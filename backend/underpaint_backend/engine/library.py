@@ -87,5 +87,8 @@ class Library:
 
 
 def _bytes_of(entry: Entry) -> int:
-    """About how much memory the weights of a model need."""
-    return sum(path.stat().st_size for path in entry.folder.glob("*/*.safetensors"))
+    """About how much memory a model needs.
+
+    Twice its files: weights in half precision double on a CPU, and elsewhere there must be room to work in.
+    """
+    return 2 * sum(path.stat().st_size for path in entry.folder.glob("*/*.safetensors"))

@@ -55,7 +55,7 @@ class Worker:
             end = Cancelled(name)
         except Exception as error:  # whatever happens, the worker lives on and the server hears of it
             end = Failed(name, explain(error, self.device))
-        self.device.release()  # one job's memory is not the next one's
+            self.device.release()
         self._previews.finish()
         self._outbox.send(end)
         log.info("job %s: %s after %.2f s", name, type(end).__name__.lower(), time.monotonic() - started)
