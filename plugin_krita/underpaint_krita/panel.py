@@ -248,7 +248,7 @@ class _StateLine(QtWidgets.QLabel):
         ink = self.palette().color(QtGui.QPalette.ColorRole.WindowText)
         ground = self.palette().color(QtGui.QPalette.ColorRole.Window)
         mixed = [(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])]
-        return QtGui.QColor(*mixed).name()
+        return str(QtGui.QColor(*mixed).name())
 
 
 def _plain(text: str) -> str:

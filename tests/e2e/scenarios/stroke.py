@@ -51,7 +51,7 @@ def _draw(stage, artist):
         busy = busy or "step" in artist.state()
         if artist.overlay_is_visible():
             overlay.add(hash(artist.overlay_pixels()))
-        if len(drawn) == 60:
+        if len(drawn) == 25:
             keep(artist.screenshot(), "during_a_stroke.png")
         after_the_end -= artist.widget("generate").isEnabled()
         if not after_the_end:
