@@ -25,7 +25,7 @@ class Outcome(enum.Enum):
 
     FINISHED = "the picture is in its layer"
     DISCARDED = "the layer was taken away, as it was told"
-    TAKEN_AWAY = "the artist removed the layer"
+    TAKEN_AWAY = "its layer was removed"
     CLOSED = "the document was closed"
 
 

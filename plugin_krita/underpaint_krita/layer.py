@@ -20,8 +20,8 @@ NAME_LENGTH = 60
 """Characters of the prompt in the layer's name. Very long names have corrupted files."""
 LABEL = 1
 """Krita's colour label while the picture grows: blue."""
-RESTLESS = 1.0
-"""Seconds for which Krita may still mark a document as modified after a layer was removed."""
+SETTLING = 1.0
+"""Seconds for which Krita may still make a new layer the active one, or mark a document as modified after a removal."""
 
 
 def gate_is_open(document: Document) -> bool:
@@ -45,7 +45,6 @@ class GrowingLayer:
         self._prompt = prompt
         self._active = document.activeNode()
         self._modified = document.modified()
-        self.settled = False
         self._node = document.createNode(_name(prompt, "…"), "paintlayer")
         self._node.setLocked(True)
         self._node.setColorLabel(LABEL)
@@ -54,6 +53,8 @@ class GrowingLayer:
             parent.addChildNode(self._node, above)
         else:
             document.rootNode().addChildNode(self._node, None)
+        self._settled = False
+        self._end = time.monotonic() + SETTLING
 
     @property
     def lost(self) -> bool:
@@ -63,14 +64,19 @@ class GrowingLayer:
     def settle(self) -> bool:
         """Give the artist's layer back its place as the active one, and the document its modified flag.
 
-        Krita makes a new layer active some time after it was added: false until that has happened.
+        Krita makes a new layer active some time after it was added, and never in a document that is not in front:
+        false until that has happened, or had long enough to.
         """
-        if not self.settled and self._document.activeNode() == self._node:
+        if self._settled:
+            return True
+        if self._document.activeNode() == self._node:
             if self._active is not None:
                 self._document.setActiveNode(self._active)
-            self._document.setModified(self._modified)
-            self.settled = True
-        return self.settled
+        elif time.monotonic() < self._end:
+            return False
+        self._document.setModified(self._modified)
+        self._settled = True
+        return True
 
     def write(self, pixels: KritaPixels) -> None:
         """Show `pixels`, which are as large as the box."""
@@ -105,7 +111,7 @@ class Removal:
     def __init__(self, document: Document, modified: bool) -> None:
         self._document = document
         self._modified = modified
-        self._end = time.monotonic() + RESTLESS
+        self._end = time.monotonic() + SETTLING
 
     def settle(self) -> bool:
         """Put the modified flag back as it was; false until Krita has touched it, or had long enough to do so."""

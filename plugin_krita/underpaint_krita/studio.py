@@ -55,6 +55,7 @@ class Studio(QtCore.QObject):
         self._mailbox: Mailbox[Event, Frame] = Mailbox(self._woken.emit)
         self._network = Network(self._mailbox, developed, converted)
         self._welcome: Optional[Welcome] = None
+        self._connecting = False
         self._generate_when_connected = False
         self._job: Optional[Job] = None
         self._generation: Optional[Generation] = None
@@ -86,7 +87,8 @@ class Studio(QtCore.QObject):
         if self._welcome is None:
             self._generate_when_connected = True
             self._panel.set_busy(True)
-            self._connect()
+            if not self._connecting:
+                self._connect()
             return
         try:
             self._begin(self._panel.wishes(), self._welcome)
@@ -104,6 +106,7 @@ class Studio(QtCore.QObject):
 
     def start_daemon(self) -> None:
         """Start the daemon on this machine and connect to it."""
+        self._connecting = True
         self._panel.show_state("Starting Underpaint…")
         self._network.start_daemon(self._settings.server, self._settings.token)
 
@@ -112,14 +115,14 @@ class Studio(QtCore.QObject):
         chosen = ask_for_server(self._settings, self._panel)
         if chosen is None:
             return
-        self._settings = chosen
+        self.cancel()
+        self._settings, self._welcome = chosen, None
         try:
             settings.save(chosen)
         except OSError as error:
             self._panel.show_error(describe("not_saved", detail=error))
-        self._let_go()
-        self._panel.set_busy(False)
-        self._connect()
+        else:
+            self._connect()
 
     def close(self) -> None:
         """Krita is going."""
@@ -128,11 +131,11 @@ class Studio(QtCore.QObject):
     # Going on with it
 
     def _on_shown(self) -> None:
-        if self._welcome is None and not self._generate_when_connected:
+        if self._welcome is None and not self._connecting:
             self._connect()
 
     def _connect(self) -> None:
-        self._welcome = None
+        self._welcome, self._connecting = None, True
         self._panel.show_state("Connecting…")
         self._network.connect(self._settings.server, self._settings.token())
 
@@ -163,7 +166,7 @@ class Studio(QtCore.QObject):
         return job is None or (self._job is not None and job == self._job.id)
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        self._welcome = welcome
+        self._welcome, self._connecting = welcome, False
         self._panel.show_models(welcome.models)
         self._panel.show_state(_worker_state(welcome))
         if self._generate_when_connected:
@@ -176,8 +179,7 @@ class Studio(QtCore.QObject):
             self._panel.show_state(_worker_state(status))
 
     def _on_disconnected(self, event: Disconnected) -> None:
-        self._welcome = None
-        self._generate_when_connected = False
+        self._welcome, self._connecting, self._generate_when_connected = None, False, False
         self._rest(event.error)
 
     def _on_accepted(self, event: Accepted) -> None:
@@ -243,7 +245,7 @@ def _request(wishes: Wishes, scene: Scene, first_model: str) -> Request:
             height=scene.box.height,
             prompt=wishes.prompt,
             negative_prompt=wishes.negative_prompt,
-            strength=wishes.strength,
+            strength=wishes.strength if scene.mask is not None else 1.0,
             steps=wishes.steps or None,
             seed=wishes.seed,
         )
