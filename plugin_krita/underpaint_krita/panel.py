@@ -175,6 +175,7 @@ class PromptEdit(QtWidgets.QPlainTextEdit):
 
     def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
         if _is_submit(event):
+            event.accept()
             self.submitted.emit()
         else:
             super().keyPressEvent(event)
