@@ -11,7 +11,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -20,18 +20,19 @@ from underpaint_backend.client import Refused, connect
 from underpaint_backend.launch import launched
 from underpaint_backend.pictures import Order, inpainting, lay_over, open_picture
 from underpaint_protocol.client import Picture
+from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import Error, Failed, Preview, Progress, Request
 
 HERE = Path(__file__).resolve().parent
 PHOTOGRAPH = HERE.parent / "bench" / "photographs" / "coffee.jpg"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Painting:
-    """What came back for one order."""
+    """What came back for one order: the previews and the finished picture."""
 
-    steps: list[Image.Image] = field(default_factory=list)
-    picture: Picture | None = None
+    steps: Sequence[Image.Image]
+    picture: Picture
 
 
 def main() -> int:
@@ -39,6 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?", default="a red heart")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=HERE, help="where the pictures go (default: beside this file)")
     arguments = parser.parse_args()
     canvas = open_picture(PHOTOGRAPH, "RGBA")
     mask = ellipse(canvas.size)
@@ -55,15 +57,15 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as home, launched(Path(home)) as daemon:
             painting = asyncio.run(paint(daemon.url, daemon.token, order))
-    except Refused as refused:
-        print(refused, file=sys.stderr)
+    except (Refused, RuntimeError) as error:
+        print(error, file=sys.stderr)
         return 1
-    assert painting.picture is not None
-    canvas.save(HERE / "before.png")
-    lay_over(canvas, painting.picture, order.box).save(HERE / "after.png")
-    side_by_side(painting.steps).save(HERE / "steps.png")
+    folder: Path = arguments.folder
+    canvas.save(folder / "before.png")
+    lay_over(canvas, painting.picture, order.box).save(folder / "after.png")
+    side_by_side(painting.steps).save(folder / "steps.png")
     print(
-        "Look at demo/before.png, demo/after.png and demo/steps.png.\n"
+        f"Look at before.png, after.png and steps.png in {folder}.\n"
         "The model that comes with Underpaint is tiny: it knows colours, simple shapes and textures.\n"
         "To go on in Krita:  python3 run.py krita"
     )
@@ -83,22 +85,25 @@ def ellipse(size: tuple[int, int]) -> Image.Image:
 
 async def paint(url: str, token: str, order: Order) -> Painting:
     """Submit the order and follow it to its end. Raises `Refused` if it fails."""
-    painting = Painting()
+    steps: list[Image.Image] = []
+    picture = None
     async with connect(url, token, client="demo") as client:
         async for event in client.generate(order.request, order.blobs):
             if isinstance(event, Progress):
                 show_progress(event)
             elif isinstance(event, Preview):
-                painting.steps.append(Image.open(io.BytesIO(event.data), formats=["JPEG"]))
+                steps.append(Image.open(io.BytesIO(event.data), formats=["JPEG"]))
             elif isinstance(event, Picture):
-                painting.picture = event
+                picture = event
             elif isinstance(event, (Failed, Error)):
                 raise Refused(event.error)
-    return painting
+    if picture is None:
+        raise Refused(describe("internal"))
+    return Painting(steps, picture)
 
 
 def side_by_side(pictures: Sequence[Image.Image], height: int = 128) -> Image.Image:
-    """The pictures in a row, enlarged to `height` px."""
+    """The pictures in a row, enlarged to `height` px; at least one."""
     enlarged = [picture.resize((height * picture.width // picture.height, height)) for picture in pictures]
     row = Image.new("RGB", (sum(picture.width for picture in enlarged), height))
     left = 0
