@@ -22,6 +22,6 @@ def test_the_demonstration_paints_into_the_photograph(tmp_path: Path) -> None:
     assert 0.1 * before.height < top < before.height / 2 < bottom < 0.9 * before.height
     red, _, blue = after.getpixel((before.width // 2, before.height // 2))  # type: ignore[misc]
     assert blue > red
-    steps = Image.open(tmp_path / "steps.png")
-    assert steps.width > 4 * steps.height
+    with Image.open(tmp_path / "steps.png") as steps:
+        assert steps.width > 4 * steps.height
     assert "run.py krita" in run.stdout
