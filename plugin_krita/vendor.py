@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -92,7 +91,7 @@ NAMES = (*(wheel.name for wheel in WHEELS), PROTOCOL.name)
 
 
 def vendor(target: Path = TARGET) -> None:
-    """Fill `target` anew.
+    """Make `target` hold exactly what the plugin needs. Files that are right already are left alone.
 
     Raises `subprocess.CalledProcessError` if a wheel cannot be downloaded, and `RuntimeError` if it is not the one
     that was pinned here.
@@ -101,11 +100,17 @@ def vendor(target: Path = TARGET) -> None:
     for wheel in WHEELS:
         files.update(_wheel_files(wheel))
     files.update(_protocol_files())
-    shutil.rmtree(target, ignore_errors=True)
     for name, content in sorted(files.items()):
-        path = target / name
+        _write(target / name, _with_relative_imports(name, content) if name.endswith(".py") else content)
+    for path in target.rglob("*"):
+        if path.is_file() and path.relative_to(target).as_posix() not in files:
+            path.unlink()
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_with_relative_imports(name, content) if name.endswith(".py") else content)
+        path.write_bytes(content)
 
 
 def _wheel_files(wheel: Wheel) -> Iterator[Tuple[str, bytes]]:
