@@ -73,6 +73,26 @@ def test_installing_puts_it_where_krita_looks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("platform", "environment", "folder", "config"),
+    [
+        ("linux", {}, "/h/.local/share/krita", "/h/.config/kritarc"),
+        ("linux", {"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c"}, "/d/krita", "/c/kritarc"),
+        ("darwin", {}, "/h/Library/Application Support/krita", "/h/Library/Preferences/kritarc"),
+        ("win32", {"APPDATA": "/r", "LOCALAPPDATA": "/l"}, "/r/krita", "/l/kritarc"),
+    ],
+)
+def test_where_krita_keeps_things(
+    monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], folder: str, config: str
+) -> None:
+    """On each system, in the places that Krita documents."""
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/h", **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert install.krita_places(platform) == (Path(folder), Path(config))
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         ("", "[python]\nenable_underpaint_krita=true\n"),

@@ -49,6 +49,19 @@ def test_vendored_protocol_is_ours() -> None:
         assert all("import msgpack" in line for line in changed), path.name
 
 
+def test_what_is_right_is_left_alone(tmp_path: Path) -> None:
+    """A second run writes nothing, removes what does not belong, and repairs what was changed."""
+    vendor.vendor(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.py")}
+    changed = tmp_path / "msgpack" / "ext.py"
+    changed.write_text("")
+    (tmp_path / "msgpack" / "stale.py").touch()
+    vendor.vendor(tmp_path)
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.py")}
+    assert {path for path in again if again[path] != written.get(path)} == {changed}
+    assert changed.read_text()
+
+
 def test_licences_travel_along() -> None:
     """Whoever gets the copy gets its licence."""
     for name in vendor.NAMES:
