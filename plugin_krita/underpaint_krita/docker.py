@@ -5,7 +5,6 @@ from __future__ import annotations
 from krita import Canvas, DockWidget, Krita
 
 from .panel import Panel
-from .qt import QtWidgets
 from .studio import Studio
 
 TITLE = "Underpaint"
@@ -19,11 +18,7 @@ class UnderpaintDocker(DockWidget):
         self.setWindowTitle(TITLE)
         panel = Panel()
         self._studio = Studio(panel)
-        scroll = QtWidgets.QScrollArea()
-        scroll.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(panel)
-        self.setWidget(scroll)
+        self.setWidget(panel)
         notifier = Krita.instance().notifier()
         notifier.setActive(True)
         notifier.applicationClosing.connect(self._studio.close)

@@ -127,23 +127,29 @@ class Panel(QtWidgets.QWidget):
         self.progress.setMaximumHeight(6)
         self.model.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
         self.model.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
-        model = _row(self.model, self.server_button)
+        self.start_button.hide()
+        column = QtWidgets.QVBoxLayout(self)
+        column.addWidget(_scrolling(self._choices()), stretch=1)
+        column.addLayout(_row(self.generate_button, self.cancel_button))
+        for widget in (self.progress, self.state, self.start_button):
+            column.addWidget(widget)
+
+    def _choices(self) -> QtWidgets.QWidget:
+        """What scrolls when there is little room; the buttons never do."""
         form = QtWidgets.QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Model", model)
+        form.addRow("Model", _row(self.model, self.server_button))
         form.addRow("Strength", self.strength)
         form.addRow("Steps", self.steps)
         form.addRow("Seed", self.seed)
-        buttons = _row(self.generate_button, self.cancel_button)
-        column = QtWidgets.QVBoxLayout(self)
-        for widget in (self.prompt, self.negative_prompt):
-            column.addWidget(widget)
+        choices = QtWidgets.QWidget()
+        column = QtWidgets.QVBoxLayout(choices)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.prompt)
+        column.addWidget(self.negative_prompt)
         column.addLayout(form)
-        column.addLayout(buttons)
-        for widget in (self.progress, self.state, self.start_button):
-            column.addWidget(widget)
         column.addStretch()
-        self.start_button.hide()
+        return choices
 
     def _connect(self) -> None:
         self.prompt.submitted.connect(self.generate_button.click)
@@ -271,6 +277,15 @@ def _server_button() -> QtWidgets.QToolButton:
     button.setToolTip("Choose the server")
     button.setAutoRaise(True)
     return button
+
+
+def _scrolling(widget: QtWidgets.QWidget) -> QtWidgets.QScrollArea:
+    area = QtWidgets.QScrollArea()
+    area.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidgetResizable(True)
+    area.setWidget(widget)
+    return area
 
 
 def _row(*widgets: QtWidgets.QWidget) -> QtWidgets.QHBoxLayout:

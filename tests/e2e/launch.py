@@ -20,6 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
+COMMAND = ("krita", "--nosplash")
 NO_DISPLAY = "could not connect to display"
 
 
@@ -113,9 +114,8 @@ def run_krita(home: Path, display: str, environment: Mapping[str, str], timeout:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with (home / "krita.log").open("w+b") as log:
-        command = ["krita", "--nosplash"]
         process = subprocess.Popen(
-            command, env={**basics, **environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            COMMAND, env={**basics, **environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         end_at = time.monotonic() + timeout
         while process.poll() is None and time.monotonic() < end_at:

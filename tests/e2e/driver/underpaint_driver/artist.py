@@ -85,10 +85,10 @@ class Artist:
     # What an artist does
 
     def arrange(self):
-        """Make the window as large as the screen and give the docker room."""
+        """Make the window as large as the tests need and give the docker room."""
         self.window.setGeometry(0, 0, *WINDOW)
         for dock in self.window.findChildren(QDockWidget):
-            if dock.objectName() in HIDDEN:
+            if dock.objectName() in HIDDEN and dock.isVisible():
                 dock.hide()
         self.docker.show()
         self.docker.raise_()
@@ -104,6 +104,7 @@ class Artist:
         self.krita.activeWindow().addView(document)
         yield from self.stage.until(lambda: self.krita.activeDocument() == document, 30, "the picture to open")
         yield 1.0
+        yield from self.arrange()  # Krita shows some dockers only with a picture.
 
     def new(self, width, height, model="RGBA", depth="U8"):
         """Make a new picture in a view."""
@@ -111,6 +112,7 @@ class Artist:
         self.krita.activeWindow().addView(document)
         yield from self.stage.until(lambda: self.krita.activeDocument() == document, 30, "the new picture")
         yield 1.0
+        yield from self.arrange()
 
     def select_ellipse(self, x, y, width, height, feather):
         """Select an ellipse with a soft edge."""
@@ -128,8 +130,8 @@ class Artist:
         yield 0.2
 
     def click(self, widget):
-        """Click into the middle of a widget."""
-        place = widget.mapToGlobal(widget.rect().center())
+        """Click into the middle of what can be seen of a widget."""
+        place = widget.mapToGlobal(widget.visibleRegion().boundingRect().center())
         yield from self.xdotool("mousemove", place.x(), place.y(), "click", 1)
         yield 0.05
 
