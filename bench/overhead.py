@@ -1,4 +1,4 @@
-"""What the daemon costs: a job through client, server and worker, with a preview at each step, over diffusers alone.
+"""What Underpaint costs: a job through the plugin's network thread, server and worker, over diffusers called directly.
 
 The model has the size of stable-diffusion-inpainting, with random weights; both sides inpaint the same pictures at
 256 x 256 px with the same prompts, seeds, scheduler, precision and number of threads, in turns. Every round has a new
@@ -8,7 +8,6 @@ prompt and a new picture, so that no cache helps.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 import tempfile
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
+from plugin_client import PluginClient
 from report import Figure, show
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched, launched
 from underpaint_backend.models.catalog import DESCRIPTION
-from underpaint_protocol import blobs
-from underpaint_protocol.messages import Done, Model, Preview, Request
+from underpaint_krita._vendor.underpaint_protocol.messages import Request
+from underpaint_protocol.messages import Model
 
 SIDE = 256
 GUIDANCE = 7.5
@@ -82,11 +81,13 @@ def measure(daemon: Launched, rounds: list[Round]) -> list[tuple[float, float]]:
         FOLDER, variant="fp16", dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     )
     pipeline.set_progress_bar_config(disable=True)
+    client = PluginClient(daemon.url, daemon.token)
     timed = []
     for number, work in enumerate(rounds):
-        served = asyncio.run(by_underpaint(daemon, work)) if number % 2 else None
+        served = by_underpaint(client, work) if number % 2 else None
         alone = by_diffusers(pipeline, work)
-        timed.append((alone, served or asyncio.run(by_underpaint(daemon, work))))
+        timed.append((alone, served or by_underpaint(client, work)))
+    client.close()
     return timed[1:]
 
 
@@ -108,9 +109,8 @@ def by_diffusers(pipeline: Any, work: Round) -> float:
     return time.perf_counter() - began
 
 
-async def by_underpaint(daemon: Launched, work: Round) -> float:
-    """Seconds from the request to the end of the job, with the picture in the client's hands."""
-    canvas, mask = work.canvas.tobytes(), work.mask.tobytes()
+def by_underpaint(client: PluginClient, work: Round) -> float:
+    """Seconds from the request to the end of the job, with the picture in the plugin's hands."""
     request = Request(
         model=MODEL,
         task="inpaint",
@@ -122,15 +122,13 @@ async def by_underpaint(daemon: Launched, work: Round) -> float:
         guidance=GUIDANCE,
         scheduler="ddim",
         seed=work.seed,
-        image=blobs.image_of(SIDE, SIDE, 3, canvas),
-        mask=blobs.image_of(SIDE, SIDE, 1, mask),
     )
-    async with connect(daemon.url, daemon.token) as client:
-        began = time.perf_counter()
-        events = [event async for event in client.generate(request, [canvas, mask])]
-        seconds = time.perf_counter() - began
-    if not isinstance(events[-1], Done) or not any(isinstance(event, Preview) for event in events):
-        raise SystemExit(f"the job ended with {events[-1]}")
+    canvas = np.dstack([work.canvas[..., ::-1], np.full((SIDE, SIDE), 255, np.uint8)]).tobytes()
+    began = time.perf_counter()
+    _, previews = client.paint(f"round-{work.seed}", request, canvas, work.mask.tobytes())
+    seconds = time.perf_counter() - began
+    if previews < work.steps - 1:
+        raise SystemExit(f"only {previews} previews came for {work.steps} steps")
     return seconds
 
 
