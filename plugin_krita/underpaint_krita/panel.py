@@ -130,9 +130,10 @@ class Panel(QtWidgets.QWidget):
         self.start_button.hide()
         column = QtWidgets.QVBoxLayout(self)
         column.addWidget(_scrolling(self._choices()), stretch=1)
-        column.addLayout(_row(self.generate_button, self.cancel_button))
-        for widget in (self.progress, self.state, self.start_button):
+        for widget in (self.state, self.start_button, self.progress):
             column.addWidget(widget)
+        # Last, so that they stay where they are when a sentence gets longer: nobody should press what has just moved.
+        column.addLayout(_row(self.generate_button, self.cancel_button))
 
     def _choices(self) -> QtWidgets.QWidget:
         """What scrolls when there is little room; the buttons never do."""

@@ -25,6 +25,7 @@ def _begin(artist):
     yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
     yield from artist.until_idle()
     yield from artist.select_ellipse(150, 60, 240, 240, 6)
+    artist.krita.activeDocument().setModified(False)  # From Krita 5.3 on, selecting is a change that can be undone.
     yield from artist.type_prompt("a blue circle")
     artist.set_steps(STEPS)
     yield from artist.press("generate")

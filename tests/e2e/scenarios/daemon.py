@@ -12,7 +12,6 @@ def play(stage):
     yield from artist.arrange()
     yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
     document = artist.krita.activeDocument()
-    document.setModified(False)
     facts["size"] = [document.width(), document.height()]
     yield from artist.until_idle()
     yield from artist.type_prompt("a blue circle")
@@ -24,6 +23,7 @@ def play(stage):
     yield from _start(artist)
     facts["started"] = artist.state()
     yield from artist.select_ellipse(150, 60, 240, 240, 6)
+    document.setModified(False)
     facts["layers_before"] = layers(document)
     facts["active_before"] = document.activeNode().name()
     stage.save("before", pixels(document))
