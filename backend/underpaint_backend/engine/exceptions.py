@@ -4,12 +4,12 @@
 
     EngineError              anything below; `info` is the line of the protocol's table that travels
     ├── UnknownScheduler     no scheduler has this name
-    ├── UnsupportedTask      the model cannot do what was asked
     ├── ModelBroken          files that are missing, damaged or not of the family that they claim
     ├── OutOfMemory          the device has not enough memory
     └── NotFinite            the model's output overflowed
 
-`engine.cancel.Cancelled` is not among them: it is no error, and nobody should catch it by accident.
+`BadFiles` is not among them: it is how a family says what is wrong with a folder, before the model has a name.
+`engine.cancel.Cancelled` is not either: it is no error, and nobody should catch it by accident.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from underpaint_protocol.errors import ErrorInfo, describe
+
+
+class BadFiles(Exception):
+    """A folder does not hold a model that its family can load; the text says why."""
 
 
 class EngineError(Exception):
@@ -32,13 +36,6 @@ class UnknownScheduler(EngineError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(describe("unknown_scheduler", detail=name, known=", ".join(known)))
-
-
-class UnsupportedTask(EngineError):
-    """The model cannot do what was asked; `detail` says what."""
-
-    def __init__(self, model: str, detail: str) -> None:
-        super().__init__(describe("unsupported_task", model=model, detail=detail))
 
 
 class ModelBroken(EngineError):

@@ -16,7 +16,7 @@ from ..models.catalog import Entry
 from .cache import TensorCache
 from .cancel import cancellable, cancellable_loading
 from .device import Device
-from .exceptions import ModelBroken
+from .exceptions import BadFiles, ModelBroken
 from .families import Embedding, Family, family_class
 from .preview import LatentToRGB
 
@@ -69,8 +69,11 @@ class Library:
         self.device.release()
 
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
-        with cancellable_loading(cancelled):
-            family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
+        try:
+            with cancellable_loading(cancelled):
+                family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
+        except BadFiles as error:
+            raise ModelBroken(entry.model.name, str(error)) from error
         if entry.model.size_multiple % family.latent_scale:
             raise ModelBroken(entry.model.name, f"its size multiple must be one of {family.latent_scale}")
         on_part(0.8)

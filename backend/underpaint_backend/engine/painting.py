@@ -67,7 +67,7 @@ def paint(model: LoadedModel, painting: Painting, observer: Observer, cancelled:
     Raises `Cancelled` soon after the event is set, `UnknownScheduler`, and `NotFinite`.
     """
     with torch.inference_mode(), cancellable(model.family.networks, cancelled):
-        latents = _latents(model, painting, observer)
+        latents = paint_latents(model, painting, observer)
         observer.on_phase("decoding")
         # One by one: a batch of large pictures would be the moment of the highest use of memory.
         pictures = torch.cat([model.family.decode(image) for image in latents[:, None]])
@@ -75,8 +75,11 @@ def paint(model: LoadedModel, painting: Painting, observer: Observer, cancelled:
         return _to_pixels(pictures, model)
 
 
-def _latents(model: LoadedModel, painting: Painting, observer: Observer) -> Tensor:
-    """The clean latents [B, C, h, w] of a painting."""
+def paint_latents(model: LoadedModel, painting: Painting, observer: Observer) -> Tensor:
+    """The clean latents [B, C, h, w] of a painting.
+
+    Raises `UnknownScheduler` and `NotFinite`.
+    """
     family, source = model.family, painting.source
     strength = painting.strength if source is not None else 1.0
     schedule = family.schedule(painting.scheduler, painting.steps, strength, painting.size)

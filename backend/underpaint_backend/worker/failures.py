@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+import torch
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import ProtocolError
 
@@ -33,6 +34,8 @@ def explain(error: Exception, device: Device) -> ErrorInfo:
     if is_out_of_memory(error):
         return OutOfMemory(_needed(error), device.memory()[0]).info
     log.error("a job failed", exc_info=error)
+    if isinstance(error, torch.AcceleratorError):
+        return describe("worker_died", detail="its graphics card stopped answering")
     return describe("internal")
 
 

@@ -68,7 +68,8 @@ class Inbox:
 
     def forget(self, job: Job) -> None:
         """The job has ended."""
-        self._jobs.pop(job.submit.job, None)
+        if self._jobs.get(job.submit.job) is job:  # and not a new one of the same name
+            del self._jobs[job.submit.job]
 
     def _take(self, message: Record) -> None:
         if isinstance(message, BlobChunk):

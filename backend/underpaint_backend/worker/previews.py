@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -13,6 +14,8 @@ from torch import Tensor
 from underpaint_protocol.messages import Preview
 
 from .outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 QUALITY = 85
 """JPEG quality. Even pure noise of 64 x 64 pixels, which is 512 px of canvas, then takes less than 4 KB."""
@@ -66,7 +69,10 @@ class Previews:
                 shown, self._slot = self._slot, None
                 self._sending = True
             assert shown is not None
-            self._outbox.send(*_messages(shown))
+            try:
+                self._outbox.send(*_messages(shown))
+            except Exception:  # a preview is not worth a job
+                log.exception("a preview could not be sent")
 
 
 def _messages(shown: _Shown) -> list[Preview]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from underpaint_protocol import blobs
 from underpaint_protocol.errors import describe
@@ -22,12 +23,13 @@ from ..engine.painting import Observer, Painting, Source, paint
 from ..imaging.composite import cut_out, opaque
 from ..imaging.prepare import prepare
 from ..models.catalog import Entry, find_models
+from ..models.suitability import reason_to_refuse
 from .failures import Refused, explain
 from .inbox import Job
 from .outbox import Outbox
 from .previews import Previews
 from .progress import JobProgress
-from .requests import check_request, pixels_of
+from .requests import pixels_of
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,12 @@ class Worker:
         self._previews = Previews(outbox)
 
     def run(self, job: Job) -> None:
-        """Run a job and send all that is to be said of it; the last message is `Done`, `Failed` or `Cancelled`."""
+        """Run a job and send all that is to be said of it; the last message is `Done`, `Failed` or `Cancelled`.
+
+        Raises `torch.AcceleratorError`, after that, if the device is in a state from which only a new process helps.
+        """
         name, started = job.submit.job, time.monotonic()
+        lost: torch.AcceleratorError | None = None
         try:
             self._paint(job)
             end: Done | Failed | Cancelled = Done(name, time.monotonic() - started)
@@ -55,15 +61,22 @@ class Worker:
             end = Cancelled(name)
         except Exception as error:  # whatever happens, the worker lives on and the server hears of it
             end = Failed(name, explain(error, self.device))
-            self.device.release()
+            if isinstance(error, torch.AcceleratorError):
+                lost = error
+            else:
+                self.device.release()
         self._previews.finish()
         self._outbox.send(end)
         log.info("job %s: %s after %.2f s", name, type(end).__name__.lower(), time.monotonic() - started)
+        if lost is not None:
+            raise lost
 
     def _paint(self, job: Job) -> None:
         request, progress = job.submit.request, JobProgress(job, self._outbox)
         entry = self._entry(request.model)
-        check_request(request, entry.model)
+        reason = reason_to_refuse(request, entry.model)
+        if reason is not None:
+            raise Refused(reason)
         pictures = _Pictures(request, job.blobs)
 
         progress.report("loading")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.exceptions import ModelBroken
+from underpaint_backend.engine.exceptions import BadFiles, ModelBroken
 from underpaint_backend.engine.families import Family, family_class, names
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.models.catalog import Entry
@@ -162,6 +162,7 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
         library.load(entry, ignore, Event())
 
     assert caught.value.info.code == "model_broken"
+    assert entry.model.name in caught.value.info.message
     assert str(entry.folder) not in caught.value.info.message
     assert "tiny" not in library
 
@@ -175,7 +176,7 @@ def test_a_description_that_does_not_fit_says_so(library: Library, entry: Entry)
 @pytest.mark.parametrize("name", ["nothing", "os", "../stable_diffusion", "stable_diffusion.x", "__init__"])
 def test_unknown_families_say_so(name: str) -> None:
     """A family is a module of the package and nothing else."""
-    with pytest.raises(ModelBroken):
+    with pytest.raises(BadFiles):
         family_class(name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -17,12 +18,11 @@ from diffusers import (
     StableDiffusionPipeline,
     UniPCMultistepScheduler,
 )
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
-from torch.nn import functional
-from underpaint_backend.engine.denoise import Surroundings, denoise
-from underpaint_backend.engine.families import Conditions, Region
 from underpaint_backend.engine.families.stable_diffusion import StableDiffusion
 from underpaint_backend.engine.library import LoadedModel
+from underpaint_backend.engine.painting import Observer, Painting, Source, paint_latents
 from underpaint_backend.models.catalog import SCHEDULERS
 
 TOLERANCE = 1e-4
@@ -47,6 +47,12 @@ def test_every_scheduler_is_compared() -> None:
     assert set(CLASSIC) == set(SCHEDULERS)
 
 
+@pytest.fixture(autouse=True)
+def most_likely_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classic pipelines draw a picture's latents at random; let them take the most likely ones, as we do."""
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 @pytest.mark.parametrize("channels", [9, 4])
@@ -54,24 +60,26 @@ def test_inpainting_is_the_classic_pipelines(
     load_tiny: Callable[[int], LoadedModel], channels: int, strength: float, scheduler: str
 ) -> None:
     """Inpainting, with a mask-filling UNet or by blending, gives the classic pipeline's latents."""
-    model = _stable_diffusion(load_tiny(channels))
-    picture, mask = _picture(), _mask()
-
-    assert (
-        _difference(
-            _our_inpainting(model, scheduler, strength, picture, mask),
-            _classic_inpainting(model, scheduler, strength, picture, mask),
-        )
-        <= TOLERANCE
-    )
+    model, source = load_tiny(channels), _source()
+    ours = _ours(model, scheduler, strength, source)
+    assert _difference(ours, _classic_inpainting(model, scheduler, strength, source)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_text_to_image_is_the_classic_pipelines(load_tiny: Callable[[int], LoadedModel], scheduler: str) -> None:
     """Text to image gives the classic pipeline's latents."""
-    model = _stable_diffusion(load_tiny(4))
+    model = load_tiny(4)
+    assert _difference(_ours(model, scheduler), _classic_text_to_image(model, scheduler)) <= TOLERANCE
 
-    assert _difference(_our_text_to_image(model, scheduler), _classic_text_to_image(model, scheduler)) <= TOLERANCE
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_text_to_image_with_a_mask_filling_unet_is_inpainting_everything(
+    load_tiny: Callable[[int], LoadedModel], scheduler: str
+) -> None:
+    """A picture from words alone is what the classic pipeline makes of a canvas that is selected as a whole."""
+    model = load_tiny(9)
+    everything = Source(np.zeros((SIZE, SIZE, 3), np.uint8), np.ones((SIZE, SIZE), np.float32))
+    assert _difference(_ours(model, scheduler), _classic_inpainting(model, scheduler, 1.0, everything)) <= TOLERANCE
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
@@ -79,52 +87,29 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def _stable_diffusion(model: LoadedModel) -> StableDiffusion:
-    assert isinstance(model.family, StableDiffusion)
-    return model.family
-
-
-def _picture() -> Tensor:
-    return torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-def _mask() -> Tensor:
-    mask = torch.zeros(1, 1, SIZE, SIZE)
-    mask[..., 17:48, 9:50] = 1
-    return mask
+def _source() -> Source:
+    """A canvas and a selection whose edges lie on those of latent cells, as the classic pipelines know no others."""
+    pixels = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    coverage = np.zeros((SIZE, SIZE), np.float32)
+    coverage[16:48, 8:48] = 1
+    return Source(pixels, coverage)
 
 
 @torch.inference_mode()
-def _our_inpainting(model: StableDiffusion, scheduler: str, strength: float, picture: Tensor, mask: Tensor) -> Tensor:
-    """Our loop, fed with random numbers in the order in which the classic pipeline draws them."""
-    generator = torch.Generator().manual_seed(SEED)
-    cells = functional.interpolate(mask, size=(SIZE // model.latent_scale, SIZE // model.latent_scale))
-
-    source = None
-    if strength < 1 or not model.takes_mask:
-        source = _sampled(model, picture, generator)
-    noise = model.noise([generator], (SIZE, SIZE))
-    blanked = _sampled(model, picture * (mask < 0.5), generator)
-
-    schedule = model.schedule(scheduler, STEPS, strength, (SIZE, SIZE))
-    predict = model.predictor(_conditions(model, Region(blanked, cells) if model.takes_mask else None), batch=1)
-    surroundings = None
-    if not model.takes_mask:
-        assert source is not None
-        surroundings = Surroundings(source, noise, cells)
-    begin = schedule.begin(noise, source if strength < 1 else None)
-    return denoise(predict, schedule, begin, [generator], lambda step: None, surroundings)
+def _ours(model: LoadedModel, scheduler: str, strength: float = 1.0, source: Source | None = None) -> Tensor:
+    """What the product makes of it, by the same way as every job."""
+    painting = Painting((SIZE, SIZE), PROMPT, NEGATIVE, GUIDANCE, scheduler, STEPS, strength, [SEED], source)
+    return paint_latents(model, painting, Observer(lambda phase: None, lambda step: None))
 
 
-def _classic_inpainting(
-    model: StableDiffusion, scheduler: str, strength: float, picture: Tensor, mask: Tensor
-) -> Tensor:
+def _classic_inpainting(model: LoadedModel, scheduler: str, strength: float, source: Source) -> Tensor:
     pipeline = _quiet(StableDiffusionInpaintPipeline(**_components(model, scheduler)))
+    picture = torch.tensor(source.pixels).movedim(-1, 0)[None] / 255
     latents: Tensor = pipeline(
         prompt=PROMPT,
         negative_prompt=NEGATIVE,
-        image=(picture + 1) / 2,
-        mask_image=mask,
+        image=picture,
+        mask_image=torch.tensor(source.coverage)[None, None],
         height=SIZE,
         width=SIZE,
         strength=strength,
@@ -136,16 +121,7 @@ def _classic_inpainting(
     return latents
 
 
-@torch.inference_mode()
-def _our_text_to_image(model: StableDiffusion, scheduler: str) -> Tensor:
-    generator = torch.Generator().manual_seed(SEED)
-    schedule = model.schedule(scheduler, STEPS, 1.0, (SIZE, SIZE))
-    predict = model.predictor(_conditions(model, None), batch=1)
-    begin = schedule.begin(model.noise([generator], (SIZE, SIZE)))
-    return denoise(predict, schedule, begin, [generator], lambda step: None)
-
-
-def _classic_text_to_image(model: StableDiffusion, scheduler: str) -> Tensor:
+def _classic_text_to_image(model: LoadedModel, scheduler: str) -> Tensor:
     pipeline = _quiet(StableDiffusionPipeline(**_components(model, scheduler)))
     latents: Tensor = pipeline(
         prompt=PROMPT,
@@ -160,23 +136,15 @@ def _classic_text_to_image(model: StableDiffusion, scheduler: str) -> Tensor:
     return latents
 
 
-def _conditions(model: StableDiffusion, region: Region | None) -> Conditions:
-    return Conditions(model.encode_prompt(PROMPT), model.encode_prompt(NEGATIVE), GUIDANCE, region)
-
-
-def _sampled(model: StableDiffusion, picture: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents drawn as the classic pipelines draw them, where the product takes the most likely ones."""
-    latents: Tensor = model.vae.encode(picture).latent_dist.sample(generator) * model.vae.config.scaling_factor
-    return latents
-
-
-def _components(model: StableDiffusion, scheduler: str) -> dict[str, Any]:
+def _components(model: LoadedModel, scheduler: str) -> dict[str, Any]:
+    family = model.family
+    assert isinstance(family, StableDiffusion)
     return {
-        "vae": model.vae,
-        "text_encoder": model.text_encoder,
-        "tokenizer": model.tokenizer,
-        "unet": model.unet,
-        "scheduler": CLASSIC[scheduler](model.scheduler_config),
+        "vae": family.vae,
+        "text_encoder": family.text_encoder,
+        "tokenizer": family.tokenizer,
+        "unet": family.unet,
+        "scheduler": CLASSIC[scheduler](family.scheduler_config),
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,

@@ -67,6 +67,22 @@ def test_the_newest_wins_while_nobody_reads(pipe: tuple[BinaryIO, BinaryIO]) -> 
     assert [message.step for message in read if isinstance(message, Preview)] == [1, 99]
 
 
+def test_a_preview_that_cannot_be_made_harms_nothing(
+    pipe: tuple[BinaryIO, BinaryIO], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no picture is left out with a line in the log; the job ends, and the next one has previews."""
+    reader, writer = pipe
+    previews = Previews(Outbox(writer))
+    previews.show("job", 1, torch.zeros((1, 8, 8, 7), dtype=torch.uint8))
+    while "could not be sent" not in caplog.text:
+        time.sleep(0.01)
+    previews.finish()
+    previews.show("job", 2, grey(1))
+    message = read_message(reader)
+    assert isinstance(message, Preview)
+    assert message.step == 2
+
+
 def test_nothing_comes_after_the_end(pipe: tuple[BinaryIO, BinaryIO]) -> None:
     """After `finish`, no preview of the job is sent."""
     reader, writer = pipe

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..denoise import Predict
 from ..device import Device
-from ..exceptions import ModelBroken
+from ..exceptions import BadFiles
 from ..schedulers import Schedule
 
 Embedding: TypeAlias = tuple[Tensor, ...]
@@ -67,7 +67,7 @@ class Family(ABC):
 
         `on_part` hears what fraction is loaded, before each part.
 
-        Raises `ModelBroken`.
+        Raises `BadFiles`.
         """
 
     @property
@@ -133,9 +133,9 @@ def names() -> tuple[str, ...]:
 def family_class(name: str) -> type[Family]:
     """The class of the family called `name`.
 
-    Raises `ModelBroken` if there is none.
+    Raises `BadFiles` if there is none.
     """
     if name not in names():
-        raise ModelBroken(name, f"there is no family of models called {name!r}")
+        raise BadFiles(f"there is no family of models called {name!r}")
     found: type[Family] = importlib.import_module(f"{__name__}.{name}").FAMILY
     return found

@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..denoise import Predict
 from ..device import Device, is_out_of_memory
-from ..exceptions import ModelBroken
+from ..exceptions import BadFiles
 from ..schedulers import Schedule
 from . import Conditions, Embedding, Family
 
@@ -52,9 +52,9 @@ class StableDiffusion(Family):
             if is_out_of_memory(error):
                 raise
             words = str(error).replace(str(folder), folder.name).splitlines() or [""]
-            raise ModelBroken(folder.name, f"{type(error).__name__}: {words[0]}") from error
+            raise BadFiles(f"{type(error).__name__}: {words[0]}") from error
         if unet.config.in_channels not in (4, 9):
-            raise ModelBroken(folder.name, f"its UNet has {unet.config.in_channels} input channels, not 4 or 9")
+            raise BadFiles(f"its UNet has {unet.config.in_channels} input channels, not 4 or 9")
         return cls(device, unet, vae, text_encoder, tokenizer, scheduler_config)
 
     @property
