@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -31,7 +34,7 @@ from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 from underpaint_backend.imaging.composite import cut_out
 from underpaint_backend.imaging.prepare import prepare
-from underpaint_backend.models.catalog import default_roots, find_models
+from underpaint_backend.models.catalog import Entry, default_roots, find_models
 from underpaint_protocol.geometry import Box, context_box, working_size
 
 Pixels = NDArray[np.uint8]
@@ -78,13 +81,13 @@ class Settings:
 def main() -> None:
     """Paint all cases and print how many are right."""
     arguments = _arguments()
-    model = _load()
+    model = _entry().model
     settings = Settings(
-        arguments.steps or model.description.default_steps,
-        model.description.default_guidance if arguments.guidance is None else arguments.guidance,
-        arguments.scheduler or model.description.default_scheduler,
+        arguments.steps or model.default_steps,
+        model.default_guidance if arguments.guidance is None else arguments.guidance,
+        arguments.scheduler or model.default_scheduler,
     )
-    outcomes = [judge(model, settings, case) for case in cases(arguments.quick)]
+    outcomes = judge_all(settings, cases(arguments.quick), arguments.processes)
     hits = _share(outcome.hit for outcome in outcomes)
     show(Figure("primer", hits, "%", ">= 90", rows(outcomes)), arguments.json)
 
@@ -96,6 +99,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--scheduler")
+    parser.add_argument("--processes", type=int, default=2)
     return parser.parse_args()
 
 
@@ -105,6 +109,20 @@ def cases(quick: bool = False) -> list[Case]:
     backgrounds = list(BACKGROUNDS)[:: 2 if quick else 1]
     combinations = [(c, s, b) for c in NAMES for s in shapes for b in backgrounds]
     return [Case(*names, number) for number, names in enumerate(combinations)]
+
+
+def judge_all(settings: Settings, wanted: list[Case], processes: int) -> list[Outcome]:
+    """Paint all cases, shared out among processes of one thread each: faster than one with several."""
+    shares = [wanted[start::processes] for start in range(processes)]
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        judged = pool.map(_judge_share, [settings] * processes, shares)
+        return sorted((outcome for share in judged for outcome in share), key=lambda outcome: outcome.case.number)
+
+
+def _judge_share(settings: Settings, share: list[Case]) -> list[Outcome]:
+    torch.set_num_threads(1)
+    model = Library(open_device("cpu")).load(_entry(), lambda fraction: None, Event())
+    return [judge(model, settings, case) for case in share]
 
 
 def judge(model: LoadedModel, settings: Settings, case: Case) -> Outcome:
@@ -209,9 +227,8 @@ def _colour_of(picture: Pixels, mask: Pixels) -> str:
     return nearest(np.median(picture[mask >= 128], axis=0))
 
 
-def _load() -> LoadedModel:
-    entry = find_models(default_roots())["primer-inpaint"]
-    return Library(open_device("cpu")).load(entry, lambda fraction: None, Event())
+def _entry() -> Entry:
+    return find_models(default_roots())["primer-inpaint"]
 
 
 if __name__ == "__main__":

@@ -32,11 +32,15 @@ class Budget:
         return min(self.used / self.seconds, 1.0)
 
 
-def learning_rate(fraction: float, peak: float, warm_up: float = 0.02) -> float:
-    """Linear warm-up to `peak`, then half a cosine down to a fiftieth of it."""
-    if fraction < warm_up:
-        return peak * max(fraction / warm_up, 0.02)
-    wave = 0.5 + 0.5 * np.cos(np.pi * (fraction - warm_up) / (1 - warm_up))
+WARM_UP = 0.02
+"""Share of a budget in which the learning rate rises."""
+
+
+def learning_rate(fraction: float, peak: float, hold: float = WARM_UP) -> float:
+    """Linear warm-up to `peak`, kept until the fraction `hold`, then half a cosine down to a fiftieth of it."""
+    if fraction < WARM_UP:
+        return peak * max(fraction / WARM_UP, 0.02)
+    wave = 0.5 + 0.5 * np.cos(np.pi * max(fraction - hold, 0) / (1 - hold))
     return float(peak * (0.02 + 0.98 * wave))
 
 

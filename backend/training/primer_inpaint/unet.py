@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import budget, together
 from .latents import Latents, load_latents
+from .shapes import SHAPES
 from .tokenizer import LENGTH
 from .vae import channels_last
 
@@ -21,8 +23,14 @@ PEAK_RATE = 5e-4
 BATCH = 24
 UNCAPTIONED = 0.09
 """Share of the pictures whose caption is dropped, for classifier-free guidance."""
-INSIDE_WEIGHT = 4.0
-"""Loss within the selection compared with the surroundings, which are given anyway."""
+INSIDE_WEIGHT = 12.0
+"""Loss within the selection compared with the surroundings, which are given anyway and not used."""
+HOLD = 0.85
+"""Share of the budget after which the learning rate falls: shapes are learnt late, at a high rate."""
+SHAPE_FOCUS = 3.0
+"""How much more often a named shape is drawn that is large enough to be seen at latent resolution."""
+LARGE = 0.16
+"""Share of the picture that a selection covers for its shape to count as large."""
 WIDTH = 96
 """Width of the text encoder."""
 
@@ -100,17 +108,25 @@ class Denoiser(nn.Module):
         return loss
 
 
+def focus(data: Latents, tokenizer: CLIPTokenizer) -> NDArray[np.float64]:
+    """How likely each picture is to be drawn, `[N]`: colours are learnt soon, shapes need more examples."""
+    names = tokenizer([shape.name for shape in SHAPES], add_special_tokens=False)["input_ids"]
+    named = np.isin(data.tokens[:, 0], [name[0] for name in names]).any(1)
+    large = data.masks[:, 1].mean((1, 2)) > LARGE * 255
+    weights = np.where(named & large, SHAPE_FOCUS, 1.0)
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
 def draw_batch(
-    data: Latents, rng: np.random.Generator, nothing: Tensor, size: int
+    data: Latents, index: NDArray[np.int64], rng: np.random.Generator, nothing: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A batch for `Denoiser`; `nothing` `[T]` are the tokens of an empty prompt."""
-    index = rng.integers(0, len(data.images), size)
+    """The pictures `index` `[B]` as a batch for `Denoiser`; `nothing` `[T]` are the tokens of an empty prompt."""
     latents = torch.from_numpy(data.images[index]).float()
     surroundings = torch.from_numpy(data.surroundings[index]).float()
     cells = torch.from_numpy(data.masks[index]).float() / 255
     mask = _as_programs_make_it(cells, rng)
-    tokens = torch.from_numpy(data.tokens[index, rng.integers(0, 3, size)].astype(np.int64))
-    dropped = torch.from_numpy(rng.random(size) < UNCAPTIONED)
+    tokens = torch.from_numpy(data.tokens[index, rng.integers(0, 3, len(index))].astype(np.int64))
+    dropped = torch.from_numpy(rng.random(len(index)) < UNCAPTIONED)
     tokens[dropped] = nothing
     return latents, surroundings, mask, tokens
 
@@ -140,6 +156,7 @@ def _train(rank: int, folder: Path, minutes: float, seed: int, batch: int) -> No
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     nothing = torch.tensor(tokenizer("", padding="max_length", max_length=LENGTH, truncation=True)["input_ids"])
     data = load_latents(folder)
+    chances = focus(data, tokenizer)
     torch.manual_seed(seed)
     denoiser = channels_last(Denoiser(tokenizer))
     average = copy.deepcopy(denoiser)
@@ -157,8 +174,8 @@ def _train(rank: int, folder: Path, minutes: float, seed: int, batch: int) -> No
     saved = reported = time.monotonic()
     fraction, total = clock.fraction, 0.0
     while fraction < 1:
-        budget.set_learning_rate(optimizer, budget.learning_rate(fraction, PEAK_RATE))
-        loss = denoiser(draw_batch(data, rng, nothing, batch))
+        budget.set_learning_rate(optimizer, budget.learning_rate(fraction, PEAK_RATE, HOLD))
+        loss = denoiser(draw_batch(data, rng.choice(len(chances), batch, p=chances), rng, nothing))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # The clocks differ a little: all processes go by their mean, or their networks would part.
