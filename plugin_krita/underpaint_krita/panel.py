@@ -13,6 +13,7 @@ from .qt import QtCore, QtGui, QtWidgets
 LARGEST_SEED = 2**63 - 1
 RANDOM_SEEDS = 2**32
 BAR = 1000
+MARGIN = 6
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ class Panel(QtWidgets.QWidget):
         self.model.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
         self.model.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         self.start_button.hide()
+        self.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)  # Krita takes away those of the layout.
         column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(_scrolling(self._choices()), stretch=1)
         for widget in (self.state, self.start_button, self.progress):
             column.addWidget(widget)

@@ -7,7 +7,7 @@ from underpaint_driver.artist import Artist, keep, layers
 
 STEPS = 60
 BRUSH = 12
-LEFT, RIGHT, TOP = 40, 720, 40
+LEFT, RIGHT, TOP = 40, 720, 70
 ROW = 26
 STEP = 14
 
