@@ -10,6 +10,7 @@ from krita import Document, Krita, Node, Selection
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 from ._vendor.underpaint_protocol.exceptions import EmptySelection
 from ._vendor.underpaint_protocol.geometry import Box, context_box
+from .colour import is_srgb
 
 SMALLEST_SELECTION = 16
 """Pixels in the selection's bounding box; in fewer, nothing can be told from anything."""
@@ -41,13 +42,15 @@ class Scene:
 def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
     """The scene for the selection of `document`, or for the whole canvas without a selection.
 
-    Raises `Refused` if there is no picture, if it is not RGB with 8 bits, if the selection is outside the canvas or
+    Raises `Refused` if there is no picture, if it is not sRGB with 8 bits, if the selection is outside the canvas or
     too small, or if the box has more than `max_pixels`.
     """
     if document is None:
         raise Refused(describe("no_document"))
     if (document.colorModel(), document.colorDepth()) != ("RGBA", "U8"):
         raise Refused(describe("wrong_colour_space", detail=f"{document.colorModel()} with {_depth(document)}"))
+    if not is_srgb(document.colorProfile()):
+        raise Refused(describe("wrong_colour_profile", detail=document.colorProfile()))
     active = document.activeNode()
     above = anchor(active)
     canvas = Box(0, 0, document.width(), document.height())

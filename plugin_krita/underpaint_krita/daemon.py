@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from typing import Any, Dict, List, Mapping, Optional
+from urllib.parse import urlsplit
 
 from ._vendor.underpaint_protocol import locations
 
@@ -25,6 +26,12 @@ def launch_command() -> Optional[List[str]]:
         return words
     program = shutil.which("underpaint")
     return [program, "serve"] if program else None
+
+
+def at_port_of(server: str, command: List[str]) -> List[str]:
+    """`command` with the port at which the plugin will look for the daemon; the last one said counts."""
+    port = urlsplit(server).port
+    return [*command, "--port", str(port)] if port else command
 
 
 def start(command: List[str]) -> subprocess.Popen[bytes]:

@@ -7,7 +7,7 @@ of the present connection and hands them over, a few at a time, so that a flood 
 from __future__ import annotations
 
 import dataclasses
-import json
+import logging
 import queue
 import subprocess
 import threading
@@ -20,7 +20,7 @@ from . import daemon
 from ._vendor.underpaint_protocol import __version__
 from ._vendor.underpaint_protocol.blobs import image_of
 from ._vendor.underpaint_protocol.client import ClientSession, Picture
-from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
+from ._vendor.underpaint_protocol.errors import ErrorInfo, describe, refusal_in
 from ._vendor.underpaint_protocol.exceptions import ProtocolError
 from ._vendor.underpaint_protocol.fields import Record
 from ._vendor.underpaint_protocol.messages import MAX_FRAME, SUBPROTOCOL, TERMINAL, Error, Preview, Request
@@ -29,6 +29,8 @@ from ._vendor.websockets.sync.client import ClientConnection, connect
 from ._vendor.websockets.typing import Subprotocol
 from .mailbox import Mailbox
 from .pixels import Buffer, KritaPixels, with_red_and_blue_swapped
+
+log = logging.getLogger(__name__)
 
 CLIENT = f"underpaint_krita {__version__}"
 OPEN_TIMEOUT = 10.0
@@ -133,7 +135,11 @@ class Network:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._next()()
+            try:
+                self._next()()
+            except Exception:  # a fault of ours must not leave the artist waiting for ever
+                log.exception("the network thread stumbled")
+                self._give_up(describe("internal"))
         self._disconnect()
 
     def _next(self) -> Callable[[], None]:
@@ -165,7 +171,7 @@ class Network:
                 close_timeout=CLOSE_TIMEOUT,
             )
         except InvalidStatus as error:
-            return _refusal(error.response.body) or describe("unreachable", detail=server)
+            return refusal_in(error.response.body) or describe("unreachable", detail=server)
         except (OSError, ValueError, InvalidURI, InvalidHandshake):
             return describe("unreachable", detail=server)
         if connection.subprotocol != SUBPROTOCOL:
@@ -189,7 +195,7 @@ class Network:
         if command is None:
             return describe("not_installed")
         try:
-            self.started = process = daemon.start(command)
+            self.started = process = daemon.start(daemon.at_port_of(server, command))
         except OSError as error:
             return describe("not_started", detail=error)
         end = time.monotonic() + START_TIMEOUT
@@ -298,12 +304,3 @@ def _on_the_wire(job: Job) -> Tuple[Request, List[bytes]]:
         job.request, image=image_of(width, height, 4, pixels), mask=image_of(width, height, 1, mask)
     )
     return request, [pixels, mask]
-
-
-def _refusal(body: Optional[bytes]) -> Optional[ErrorInfo]:
-    """The error in an HTTP answer of the daemon; None if something else answered."""
-    try:
-        wire = json.loads(body or b"")
-        return ErrorInfo.from_wire(wire) if isinstance(wire, dict) else None
-    except (ValueError, ProtocolError):
-        return None

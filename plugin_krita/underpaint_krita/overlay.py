@@ -34,7 +34,8 @@ class Overlay:
         if transform is None:
             self.hide()
             return
-        if self._sheet is None:
+        if self._sheet is None or not self._sheet.lies_on(canvas):
+            self.hide()
             self._sheet = _Sheet(canvas)
         self._sheet.lay(pixels, self._box, transform)
 
@@ -68,12 +69,18 @@ class _Sheet(QtWidgets.QWidget):
         self.show()
         self.update()
 
+    def lies_on(self, canvas: QtWidgets.QWidget) -> bool:
+        try:
+            return bool(self.parentWidget() == canvas)
+        except RuntimeError:
+            return False  # Its canvas was closed and took it along.
+
     def take_away(self) -> None:
         try:
             self.hide()
             self.deleteLater()
         except RuntimeError:
-            pass  # Its canvas was closed and took it along.
+            pass  # As above.
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtGui.QPainter(self)

@@ -43,8 +43,11 @@ class Settings:
 
 
 def is_local(server: str) -> bool:
-    """Whether `server` is on this machine."""
-    return urlsplit(server).hostname in LOOPBACK
+    """Whether `server` is on this machine; what is no address is nowhere."""
+    try:
+        return urlsplit(server).hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def settings_file() -> Path:

@@ -117,6 +117,10 @@ TABLE: Dict[str, Row] = {
         "Underpaint needs a picture in RGB with 8 bits per channel; this one is {detail}. Nothing was changed.",
         "Convert it with Image > Convert Image Color Space, or copy the part into a new picture.",
     ),
+    "wrong_colour_profile": Row(
+        "Underpaint needs a picture in sRGB; this one has the colour profile “{detail}”. Nothing was changed.",
+        "Convert it with Image > Convert Image Color Space, choosing an sRGB profile such as sRGB-elle-V2-srgbtrc.icc.",
+    ),
     "no_model": Row("The daemon has no model.", "Install one with “underpaint models”."),
     "not_installed": Row(
         "Underpaint's daemon was not found on this machine.",

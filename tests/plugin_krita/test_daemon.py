@@ -47,3 +47,12 @@ def test_what_it_says_goes_to_the_log(home: Path) -> None:
     process = daemon.start([sys.executable, "-c", "print('I could not listen')"])
     assert process.wait(30) == 0
     assert "I could not listen" in (home / "daemon.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("server", "more"),
+    [("ws://127.0.0.1:9000", ["--port", "9000"]), ("ws://localhost", []), ("ws://[::1]:8738/", ["--port", "8738"])],
+)
+def test_the_daemon_is_started_where_the_plugin_looks_for_it(server: str, more: list[str]) -> None:
+    """The port in the address is the one at which the daemon is told to listen."""
+    assert daemon.at_port_of(server, ["underpaint", "serve"]) == ["underpaint", "serve", *more]

@@ -475,3 +475,15 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_fault_of_our_own_is_told_and_survived(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong in the thread, the artist hears of it, and the next connection works."""
+    with serving(_wait) as server:
+        client.network.connect(server, "token")
+        client.until(m.Welcome)
+        client.network.submit(Job("short", REQUEST, pixels=b"four", mask=b"\x00\xff"))
+        assert client.until(Disconnected).error.code == "internal"
+        client.events.clear()
+        client.network.connect(server, "token")
+        client.until(m.Welcome)

@@ -28,7 +28,7 @@ def test_the_local_token_goes_to_this_machine(home: Path, server: str) -> None:
     assert Settings(server).token() == LOCAL_TOKEN
 
 
-@pytest.mark.parametrize("server", [FAR, "ws://127.0.0.1.example:8738", "ws://localhost.example"])
+@pytest.mark.parametrize("server", [FAR, "ws://127.0.0.1.example:8738", "ws://localhost.example", "ws://[abc"])
 def test_the_local_token_goes_nowhere_else(home: Path, server: str) -> None:
     """Another machine does not get it, however it is called."""
     (home / "token").write_text(LOCAL_TOKEN)
