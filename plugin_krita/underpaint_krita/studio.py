@@ -39,6 +39,8 @@ PHASES = {
     "decoding": "Finishing the picture",
     "compositing": "Fitting it in",
 }
+PROGRESS_DELAY = 20
+"""Milliseconds for which progress waits to be shown together with its preview."""
 STARTABLE = ("unreachable", "not_started", "disconnected")
 """Errors after which the daemon can be started from here, if the server is this machine."""
 
@@ -59,6 +61,11 @@ class Studio(QtCore.QObject):
         self._generate_when_connected = False
         self._job: Optional[Job] = None
         self._generation: Optional[Generation] = None
+        self._progress: Optional[Progress] = None
+        self._progress_timer = QtCore.QTimer(self)
+        self._progress_timer.setSingleShot(True)
+        self._progress_timer.setInterval(PROGRESS_DELAY)
+        self._progress_timer.timeout.connect(self._show_progress)
         self._handlers: Dict[type, Callable[[Any], None]] = {
             Welcome: self._on_welcome,
             Status: self._on_status,
@@ -159,6 +166,7 @@ class Studio(QtCore.QObject):
                 handler(event)
         if frame is not None and self._generation is not None and self._concerns_us(frame):
             self._generation.show(frame.pixels)
+            self._show_progress()
 
     def _concerns_us(self, event: Any) -> bool:
         """Whether an event is about the connection or about the present job, not about one that was cancelled."""
@@ -189,6 +197,15 @@ class Studio(QtCore.QObject):
             self._panel.show_state(f"{PHASES['queued']}: {event.position} before it")
 
     def _on_progress(self, event: Progress) -> None:
+        # Usually the preview of this step follows at once. One repaint of the window for both takes half the time.
+        self._progress = event
+        self._progress_timer.start()
+
+    def _show_progress(self) -> None:
+        self._progress_timer.stop()
+        event, self._progress = self._progress, None
+        if event is None or not self._concerns_us(event):
+            return
         self._panel.show_progress(event.fraction)
         steps = f", step {event.step} of {event.steps}" if event.phase == "denoising" and event.steps else ""
         self._panel.show_state(PHASES[event.phase] + steps)

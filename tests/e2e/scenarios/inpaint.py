@@ -8,7 +8,7 @@ from underpaint_driver.artist import Artist, keep, layers, pixels
 
 ELLIPSE = (150, 60, 240, 240)
 FEATHER = 6
-STEPS = 20
+STEPS = 30
 
 
 def play(stage):
@@ -59,7 +59,7 @@ def _watch(stage, artist, document):
                 seen = hashlib.sha256(bytes(node.pixelData(*ELLIPSE))).hexdigest()
                 if seen not in previews:
                     previews.append(seen)
-                if len(previews) > STEPS // 5 and picture is None:
+                if len(previews) > STEPS // 8 and picture is None:
                     picture = artist.screenshot()
         now = time.monotonic()
         gap, last = max(gap, now - last), now

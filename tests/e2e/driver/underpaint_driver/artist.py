@@ -71,11 +71,6 @@ class Artist:
         model = dock.findChildren(QAbstractItemView)[0].model()
         return [model.data(model.index(row, 0)) for row in range(model.rowCount())]
 
-    def history_position(self):
-        """The step that the picture is at."""
-        dock = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "History")
-        return dock.findChildren(QAbstractItemView)[0].currentIndex().row()
-
     def tool(self):
         """The name of the tool in hand."""
         box = next(dock for dock in self.window.findChildren(QDockWidget) if dock.objectName() == "ToolBox")
