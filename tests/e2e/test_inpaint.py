@@ -30,8 +30,8 @@ def test_krita_ends_well(seen: Performance) -> None:
 
 
 def test_previews_come_before_the_result(seen: Performance) -> None:
-    """The layer shows at least half as many different pictures as there are steps, before the finished one."""
-    assert seen.facts["previews"] - 1 >= seen.facts["steps"] / 2
+    """While it is locked, the layer shows at least half as many different pictures as there are steps."""
+    assert seen.facts["previews"] >= seen.facts["steps"] / 2
 
 
 def test_one_layer_grows(seen: Performance) -> None:

@@ -23,8 +23,10 @@ HIDDEN = ("ArtisticColorSelector", "PresetDocker", "sharedtooldocker")
 class Artist:
     """Sits before the Krita that the stage plays in. Methods that take time are generators, as scenarios are."""
 
-    def __init__(self, stage):
+    def __init__(self, stage, window=WINDOW):
         self.stage = stage
+        self.size = window
+        stage.witness = lambda: f"the docker says {self.state()!r}; the layers are {self._layers()}"
         self.krita = Krita.instance()
 
     # What is on the screen
@@ -49,6 +51,10 @@ class Artist:
         """The canvas of the picture in front."""
         page = self.window.findChild(QMdiArea).currentSubWindow()
         return next(w for w in page.findChildren(QWidget) if w.metaObject().className() in CANVASES and w.isVisible())
+
+    def _layers(self):
+        document = self.krita.activeDocument()
+        return layers(document) if document is not None else None
 
     def overlay_is_visible(self):
         overlay = self.canvas().findChild(QWidget, "underpaint_overlay")
@@ -81,7 +87,7 @@ class Artist:
 
     def arrange(self):
         """Make the window as large as the tests need and give the docker room."""
-        self.window.setGeometry(0, 0, *WINDOW)
+        self.window.setGeometry(0, 0, *self.size)
         for dock in self.window.findChildren(QDockWidget):
             if dock.objectName() in HIDDEN and dock.isVisible():
                 dock.hide()

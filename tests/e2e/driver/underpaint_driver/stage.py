@@ -26,6 +26,7 @@ class Stage:
         self.facts = {}
         self.errors = []
         self.leave = True
+        self.witness = str
         self._play = None
         # Krita's own hook opens a modal box, in which a test would hang.
         sys.excepthook = lambda *error: self.errors.append("".join(traceback.format_exception(*error)))
@@ -79,7 +80,7 @@ class Stage:
         except StopIteration:
             self._finish()
         except Exception:
-            self.errors.append(traceback.format_exc())
+            self.errors.append(traceback.format_exc() + self.witness())
             self._finish()
         else:
             QTimer.singleShot(int(seconds * 1000), self._step)
