@@ -22,7 +22,7 @@ DESCRIPTION: dict[str, Any] = {
     "native_area": SIZE * SIZE,
     "size_multiple": 8,
     "default_steps": 12,
-    "default_guidance": 2.5,
+    "default_guidance": 3.0,
     "default_scheduler": "ddim",
     "licence": "MIT",
 }
@@ -64,4 +64,6 @@ def export(folder: Path, target: Path) -> int:
     pipeline.save_pretrained(target, safe_serialization=True)
     _set_dtype(target / "text_encoder" / "config.json", "float32")
     (target / "underpaint.json").write_text(json.dumps(DESCRIPTION, indent=2) + "\n")
+    for weights in target.glob("*/*.safetensors"):
+        weights.chmod(0o644)  # they are written for their owner alone
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

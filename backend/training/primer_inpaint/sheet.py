@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=REPOSITORY / "build" / "primer")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=3.0)
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     pipeline = load_pipeline(arguments.build)

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 
 def run(processes: int, folder: Path, target: Callable[..., None], *arguments: Any) -> None:
     """Call `target(rank, *arguments)` in as many processes, one thread each, and wait for all of them."""
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)
-    multiprocessing.spawn(  # type: ignore[no-untyped-call]
+    spawn(  # type: ignore[no-untyped-call]
         _entry, (processes, meeting, target, arguments), nprocs=processes
     )
 

@@ -24,7 +24,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--target", type=Path, default=TARGET, help="where the model is written to")
     parser.add_argument("--chunks", type=int, default=12, help="pictures, in thousands")
     parser.add_argument("--vae-minutes", type=float, default=26)
-    parser.add_argument("--unet-minutes", type=float, default=70)
+    parser.add_argument("--unet-minutes", type=float, default=62)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", choices=["pictures", "vae", "latents", "unet", "export"])
