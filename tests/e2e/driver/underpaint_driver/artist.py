@@ -137,8 +137,12 @@ class Artist:
         yield 0.05
 
     def press(self, name):
-        """Click a button of the docker."""
-        yield from self.click(self.widget(name))
+        """Click a button of the docker, and wait until it was pressed."""
+        button, pressed = self.widget(name), []
+        connection = button.clicked.connect(lambda: pressed.append(name))
+        yield from self.click(button)
+        yield from self.stage.until(lambda: pressed, 10, f"the button {name}")
+        button.clicked.disconnect(connection)
 
     def type_prompt(self, text):
         """Click into the prompt, clear it, and type."""
