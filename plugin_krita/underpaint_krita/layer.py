@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 from krita import Document, Node
 
 from ._vendor.underpaint_protocol.geometry import Box
+from .attention import Attention
 from .pixels import KritaPixels
 from .qt import QtCore
 
@@ -54,6 +55,7 @@ class GrowingLayer:
         else:
             document.rootNode().addChildNode(self._node, None)
         self._settled = False
+        self._attention = Attention()
         self._end = time.monotonic() + SETTLING
 
     @property
@@ -74,7 +76,9 @@ class GrowingLayer:
                 self._document.setActiveNode(self._active)
         elif time.monotonic() < self._end:
             return False
-        self._document.setModified(self._modified)
+        if not self._attention.taken:
+            self._document.setModified(self._modified)
+        self._attention.end()
         self._settled = True
         return True
 
@@ -111,14 +115,21 @@ class Removal:
     def __init__(self, document: Document, modified: bool) -> None:
         self._document = document
         self._modified = modified
+        self._attention = Attention()
         self._end = time.monotonic() + SETTLING
 
     def settle(self) -> bool:
-        """Put the modified flag back as it was; false until Krita has touched it, or had long enough to do so."""
-        if not self._modified and self._document.modified():
+        """Put the modified flag back as it was; false until Krita has touched it, or had long enough to do so.
+
+        If the artist did anything meanwhile, the flag stays as it is: it may be their own work that set it.
+        """
+        touched = self._document.modified()
+        settled = touched or self._attention.taken or time.monotonic() > self._end
+        if touched and not self._modified and not self._attention.taken:
             self._document.setModified(False)
-            return True
-        return self._modified or time.monotonic() > self._end
+        if settled:
+            self._attention.end()
+        return settled
 
 
 def _name(prompt: str, ending: str = "") -> str:

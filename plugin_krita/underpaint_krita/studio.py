@@ -228,6 +228,8 @@ class Studio(QtCore.QObject):
         self._panel.show_state("Cancelled.")
 
     def _on_error(self, event: Error) -> None:
+        if event.job is None and self._job is not None:
+            self._network.cancel(self._job.id)  # Something else was refused; the job would go on without us.
         self._rest(event.error)
 
     def _on_ended(self, outcome: Outcome) -> None:

@@ -38,3 +38,9 @@ def test_cancel_keeps_what_was_drawn_meanwhile(seen: Performance) -> None:
     assert seen.facts["modified_while_painting"] is False
     assert seen.facts["after_a_stroke"] == {**seen.facts["before"], "modified": True}
     assert seen.saved("after_a_stroke") != seen.saved("before")
+
+
+def test_a_stroke_right_behind_cancel_counts_as_work(seen: Performance) -> None:
+    """What the artist draws while the layer is being taken away is never marked as saved."""
+    assert seen.facts["stroke_behind_it"] == {**seen.facts["before"], "modified": True}
+    assert seen.saved("stroke_behind_it") != seen.saved("after_a_stroke")

@@ -1,4 +1,4 @@
-"""Cancel in the middle: once untouched, once after the artist has drawn something meanwhile."""
+"""Cancel in the middle: untouched, after the artist has drawn something, and with a stroke right behind it."""
 
 import os
 
@@ -30,6 +30,15 @@ def play(stage):
     yield 0.5
     yield from _cancel(stage, artist, document)
     stage.facts["after_a_stroke"] = _look(stage, document, "after_a_stroke")
+
+    document.setModified(False)
+    yield from artist.press("generate")
+    yield from artist.until_painting()
+    yield from artist.press("cancel")
+    yield from artist.stroke((450, 100), (500, 120), (550, 100))
+    yield from stage.until(lambda: len(layers(document)) == 1, 10, "the layer to be taken away")
+    yield 1.5
+    stage.facts["stroke_behind_it"] = _look(stage, document, "stroke_behind_it")
 
 
 def _generate_and_cancel(stage, artist, document):
