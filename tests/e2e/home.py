@@ -27,7 +27,11 @@ def settled_home(display: str) -> Path:
         home = Path(tempfile.mkdtemp(prefix="krita-home-", dir=BUILD))
         _add_driver(home)
         facts = home / "facts.json"
-        environment = {"UNDERPAINT_SCENARIO": str(HERE / "scenarios" / "settle.py"), "UNDERPAINT_FACTS": str(facts)}
+        environment = {
+            "UNDERPAINT_SCENARIO": str(HERE / "scenarios" / "settle.py"),
+            "UNDERPAINT_FACTS": str(facts),
+            "UNDERPAINT_PATIENCE": "290",
+        }
         status, output = run_krita(home, display, environment, timeout=300)
         if status != 0 or not facts.exists():
             raise RuntimeError(f"Krita did not start for the first time (exit status {status}): {output[-2000:]}")

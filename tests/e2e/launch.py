@@ -95,7 +95,12 @@ class Krita:
         shutil.copytree(self.template, home, dirs_exist_ok=True, symlinks=True)
         facts = home / "facts.json"
         script = HERE / "scenarios" / f"{scenario}.py"
-        inside = {"UNDERPAINT_SCENARIO": str(script), "UNDERPAINT_FACTS": str(facts), **environment}
+        inside = {
+            "UNDERPAINT_SCENARIO": str(script),
+            "UNDERPAINT_FACTS": str(facts),
+            "UNDERPAINT_PATIENCE": str(timeout - 10),
+            **environment,
+        }
         status, output = run_krita(home, self.display, inside, timeout)
         seen = json.loads(facts.read_text()) if facts.exists() else {"facts": {}, "errors": ["no facts"], "boxes": []}
         return Performance(seen["facts"], seen["errors"], seen["boxes"], status, output, facts)

@@ -74,7 +74,7 @@ def _enter_token(stage, artist, token):
     def dialogs():
         return [w for w in QApplication.topLevelWidgets() if isinstance(w, QDialog) and w.isVisible()]
 
-    yield from artist.press("server")
+    yield from artist.click(artist.widget("server"))  # Its dialog is modal: the press ends with it.
     yield from stage.until(dialogs, 10, "the dialog")
     dialog = dialogs()[0]
     dialog.findChildren(QLineEdit)[1].setText(token)

@@ -1,5 +1,6 @@
 """Runs a scenario: a Python file with a generator `play(stage)` that yields seconds to wait and fills `stage.facts`."""
 
+import faulthandler
 import json
 import os
 import runpy
@@ -37,6 +38,8 @@ class Stage:
         if window is None or not window.qwindow().isVisible():
             QTimer.singleShot(50, self.open)
             return
+        # Should Krita stand still, its log shows where.
+        faulthandler.dump_traceback_later(float(os.environ["UNDERPAINT_PATIENCE"]))
         self._play = runpy.run_path(self.scenario)["play"](self)
         QTimer.singleShot(500, self._step)
 
