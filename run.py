@@ -88,6 +88,14 @@ def code_of(*words: str, **more_environment: str) -> int:
     return subprocess.run([str(PYTHON), *words], cwd=ROOT, env={**os.environ, **more_environment}).returncode
 
 
+def become(*words: str) -> int:
+    """Run the environment's Python in place of this program, so that whoever ends this one ends that one."""
+    if os.name == "posix":
+        os.chdir(ROOT)
+        os.execv(PYTHON, [str(PYTHON), *words])
+    return code_of(*words)
+
+
 def demo(rest: Sequence[str]) -> int:
     """Paint into a photograph, without Krita."""
     return code_of("demo/demo.py", *rest)
@@ -139,12 +147,12 @@ def krita(rest: Sequence[str]) -> int:
         print("Krita was not found. Install it from krita.org or with your package manager.", file=sys.stderr)
         return 2
     python("plugin_krita/install.py")
-    return code_of("-m", "underpaint_backend", "krita", *rest)
+    return become("-m", "underpaint_backend", "krita", *rest)
 
 
 def serve(rest: Sequence[str]) -> int:
     """Run the daemon."""
-    return code_of("-m", "underpaint_backend", "serve", *rest)
+    return become("-m", "underpaint_backend", "serve", *rest)
 
 
 COMMANDS = {

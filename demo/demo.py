@@ -42,6 +42,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=HERE, help="where the pictures go (default: beside this file)")
     arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    if not folder.is_dir():
+        parser.error(f"there is no folder {folder}")
     canvas = open_picture(PHOTOGRAPH, "RGBA")
     mask = ellipse(canvas.size)
     settings = Request(
@@ -60,7 +63,6 @@ def main() -> int:
     except (Refused, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    folder: Path = arguments.folder
     canvas.save(folder / "before.png")
     lay_over(canvas, painting.picture, order.box).save(folder / "after.png")
     side_by_side(painting.steps).save(folder / "steps.png")

@@ -46,6 +46,7 @@ def launch(home: Path, *words: str, port: int = 0) -> Launched:
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "daemon.log").open("ab") as log:
+        earlier = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "underpaint_backend", "serve", "--port", str(port), *words],
             env={**os.environ, "UNDERPAINT_HOME": str(home)},
@@ -59,7 +60,8 @@ def launch(home: Path, *words: str, port: int = 0) -> Launched:
         line = process.stdout.readline()
     if not line:
         process.wait(PATIENCE)
-        raise RuntimeError((home / "daemon.log").read_text(encoding="utf-8", errors="replace")[-2000:])
+        said = (home / "daemon.log").read_bytes()[earlier:].decode("utf-8", "replace")
+        raise RuntimeError(said.strip()[-2000:])
     return Launched(process, line.split()[-1], (home / "token").read_text(encoding="ascii").strip(), home)
 
 

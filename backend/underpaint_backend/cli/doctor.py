@@ -36,7 +36,7 @@ async def _examine() -> int:
     for name, check in checks.items():
         good, words = await check()
         failures += not good
-        print(f"{'ok     ' if good else 'missing'}  {name}: {words}")
+        print(f"{'ok     ' if good else 'problem'}  {name}: {words}")
     return 1 if failures else 0
 
 

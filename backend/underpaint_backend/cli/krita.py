@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from underpaint_protocol.locations import DEFAULT_PORT, data_folder, token_file
 
@@ -26,8 +30,21 @@ def run(arguments: argparse.Namespace) -> int:
     krita = shutil.which("krita")
     if krita is None:
         raise CommandError("Krita was not found. Install it from krita.org or with your package manager")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the daemon ends, too
     with _daemon():
-        return subprocess.run([krita, *arguments.pictures]).returncode
+        # no `subprocess.run`: if this program is ended, Krita and what is painted in it must live on
+        return subprocess.Popen([krita, *arguments.pictures], env=krita_environment(os.environ, krita)).wait()
+
+
+def krita_environment(environment: Mapping[str, str], krita: str) -> dict[str, str]:
+    """`environment` such that Krita finds the Python that belongs to it, which has PyQt.
+
+    Krita asks `PATH` for a Python and takes its libraries; one of pyenv, conda or a virtual environment leads it
+    astray. So the folder that Krita is in comes first.
+    """
+    kept = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+    folder = str(Path(krita).resolve().parent)
+    return {**kept, "PATH": folder + os.pathsep + environment.get("PATH", "")}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import ipaddress
 import json
 import logging
@@ -23,7 +24,7 @@ from . import CommandError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serve`."""
     parser.add_argument("--address", default="127.0.0.1", help="where to listen (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, needed to listen to other machines")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate")
     parser.add_argument("--insecure-no-tls", action="store_true", help="listen to other machines without encryption")
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def _port(word: str) -> int:
+    if not word.isdigit() or int(word) > 65535:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535; it was {word}")
+    return int(word)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +68,10 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
     try:
         await serve_until_signal(Daemon(host, options), listening)
     except OSError as error:
-        raise CommandError(f"cannot listen on {options.address}:{options.port}: {error.strerror or error}") from None
+        place = f"{options.address}:{options.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise CommandError(f"cannot listen on {place}: something does already. Use it, or choose --port") from None
+        raise CommandError(f"cannot listen on {place}: {error.strerror or error}") from None
 
 
 def _token() -> str:

@@ -49,6 +49,8 @@ def _entries(roots: Iterable[Path]) -> Iterator[Entry]:
     for root in roots:
         for description in sorted(root.glob(f"*/{DESCRIPTION}")):
             try:
+                if not description.with_name("model_index.json").is_file():
+                    raise ValueError("it has no model_index.json")
                 yield Entry(_read(description), description.parent)
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)

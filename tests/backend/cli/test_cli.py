@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from underpaint_backend.launch import Launched
+from underpaint_backend.cli.krita import krita_environment
+from underpaint_backend.launch import Launched, launch
+from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.pictures import open_picture
 
 
@@ -82,7 +85,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> 
     """A second daemon on the same port says why it cannot start."""
     run = underpaint(tmp_path, "serve", "--port", daemon.url.rpartition(":")[2])
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("underpaint: cannot listen on 127.0.0.1:")
+    assert run.stderr.splitlines()[-1].endswith("something does already. Use it, or choose --port")
 
 
 def test_models_lists_the_built_in_one(tmp_path: Path) -> None:
@@ -127,3 +130,39 @@ def test_the_daemon_writes_down_how_to_start_it_again(daemon: Launched) -> None:
     assert command[:4] == [sys.executable, "-P", "-m", "underpaint_backend"]
     assert command[command.index("--port") + 1] == daemon.url.rpartition(":")[2]
     assert command[command.index("--threads") + 1] == "1"
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "eight"])
+def test_an_impossible_port_is_said(tmp_path: Path, port: str) -> None:
+    """What is no port is refused before anything starts."""
+    run = underpaint(tmp_path, "serve", f"--port={port}")
+    assert run.returncode == 2
+    assert "must be from 0 to 65535" in run.stderr
+
+
+def test_a_daemon_that_does_not_start_says_only_why(tmp_path: Path, daemon: Launched) -> None:
+    """Its last words are quoted, and not what an earlier one wrote into the same log."""
+    (tmp_path / "daemon.log").write_text("an old story\n")
+    with pytest.raises(RuntimeError) as refusal:
+        launch(tmp_path, port=int(daemon.url.rpartition(":")[2]))
+    assert "something does already" in str(refusal.value)
+    assert "old story" not in str(refusal.value)
+
+
+def test_krita_finds_its_own_python_first() -> None:
+    """Another Python in front of the PATH does not lead Krita astray."""
+    environment = krita_environment(
+        {"PATH": "/pyenv/shims:/usr/bin", "PYTHONHOME": "/x", "HOME": "/h"}, "/usr/bin/krita"
+    )
+    assert environment == {"PATH": "/usr/bin:/pyenv/shims:/usr/bin", "HOME": "/h"}
+
+
+def test_a_model_without_its_files_is_left_out(tmp_path: Path) -> None:
+    """A description alone is no model, and the log says so."""
+    folder = tmp_path / "models" / "empty"
+    folder.mkdir(parents=True)
+    shutil.copy(default_roots()[0] / "primer_inpaint" / DESCRIPTION, folder)
+    (folder / DESCRIPTION).write_text((folder / DESCRIPTION).read_text().replace("primer-inpaint", "empty"))
+    run = underpaint(tmp_path, "models")
+    assert "empty " not in run.stdout
+    assert "no model_index.json" in run.stderr
