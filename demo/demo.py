@@ -38,8 +38,8 @@ class Painting:
 def main() -> int:
     """Run the demonstration; the exit code is 1 if nothing could be painted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompt", nargs="?", default="a red heart")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("prompt", nargs="?", default="a blue star")
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=HERE, help="where the pictures go (default: beside this file)")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -78,7 +78,7 @@ def ellipse(size: tuple[int, int]) -> Image.Image:
     """A feathered elliptical selection in the middle of a picture of this size (mode "L")."""
     width, height = size
     mask = Image.new("L", size)
-    radius = 0.28 * min(size)
+    radius = 0.38 * min(size)
     centre = (width / 2, height / 2)
     box = (centre[0] - radius * 1.15, centre[1] - radius, centre[0] + radius * 1.15, centre[1] + radius)
     ImageDraw.Draw(mask).ellipse(box, fill=255)

@@ -18,8 +18,8 @@ def test_the_demonstration_paints_into_the_photograph(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     before, after = (Image.open(tmp_path / name).convert("RGB") for name in ("before.png", "after.png"))
     left, top, right, bottom = ImageChops.difference(before, after).getbbox() or (0, 0, 0, 0)
-    assert 0.2 * before.width < left < before.width / 2 < right < 0.8 * before.width
-    assert 0.1 * before.height < top < before.height / 2 < bottom < 0.9 * before.height
+    assert 0.1 * before.width < left < before.width / 2 < right < 0.9 * before.width
+    assert 0.05 * before.height < top < before.height / 2 < bottom < 0.95 * before.height
     red, _, blue = after.getpixel((before.width // 2, before.height // 2))  # type: ignore[misc]
     assert blue > red
     with Image.open(tmp_path / "steps.png") as steps:

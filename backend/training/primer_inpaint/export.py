@@ -22,7 +22,7 @@ DESCRIPTION: dict[str, Any] = {
     "native_area": SIZE * SIZE,
     "size_multiple": 8,
     "default_steps": 12,
-    "default_guidance": 3.0,
+    "default_guidance": 5.0,
     "default_scheduler": "ddim",
     "licence": "MIT",
 }
