@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Optional
 
-from .pixels import Buffer, KritaPixels, set_alpha, with_red_and_blue_swapped
+from .pixels import BAND, Buffer, KritaPixels, set_alpha, with_red_and_blue_swapped
 from .qt import QtCore, QtGui
-
-SMOOTH = 75
-"""`QImageReader` scales smoothly at a quality of 50 or more."""
 
 
 def developed(jpeg: bytes, width: int, height: int, mask: Optional[Buffer]) -> KritaPixels:
@@ -32,16 +29,19 @@ def converted(pixels: bytes) -> KritaPixels:
 
 
 def _scaled(jpeg: bytes, width: int, height: int) -> QtGui.QImage:
-    # Reading with a size makes Qt decode and scale in one call that lets go of Python's lock. QImage.loadFromData and
-    # QImage.scaled hold it: 115 ms for a PNG of 2048 x 2048, in which Krita would stand still.
-    source = QtCore.QBuffer()
-    source.setData(QtCore.QByteArray(jpeg))
-    source.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-    reader = QtGui.QImageReader(source, b"jpeg")
-    reader.setScaledSize(QtCore.QSize(width, height))
-    reader.setQuality(SMOOTH)
-    picture = reader.read()
+    # QImageReader would let go of Python's lock while it reads, but its QBuffer, which is half Python, asks for that lock
+    # again while Qt holds the lock of its image plugins. If Krita's main thread waits for the latter, in a QPixmap.save
+    # of any plugin, it is over. A preview is small: it is decoded with Python's lock held throughout.
+    picture = QtGui.QImage.fromData(jpeg, "JPEG")
     if picture.isNull():
-        raise ValueError(f"the preview is not a JPEG: {reader.errorString()}")
+        raise ValueError("the preview is not a JPEG")
     # In memory, RGB32 is blue, green, red and 255. Its lines need no padding, as pixels of four bytes.
-    return picture.convertToFormat(QtGui.QImage.Format.Format_RGB32)
+    scaled = QtGui.QImage(width, height, QtGui.QImage.Format.Format_RGB32)
+    painter = QtGui.QPainter(scaled)
+    painter.setRenderHint(QtGui.QPainter.RenderHint.SmoothPixmapTransform)
+    rows = max(1, BAND // (4 * width))
+    for top in range(0, height, rows):  # In bands, between which the main thread can have Python's lock.
+        painter.setClipRect(0, top, width, rows)
+        painter.drawImage(scaled.rect(), picture)
+    painter.end()
+    return scaled

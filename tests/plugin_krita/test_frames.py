@@ -25,6 +25,28 @@ open(sys.argv[3], "wb").write(pixels)
 """
 
 
+WHILE_SAVING = """
+import sys, threading, time
+from underpaint_krita.frames import developed
+from underpaint_krita.qt import QtGui
+
+application = QtGui.QGuiApplication(["frames", "-platform", "offscreen"])
+jpeg, done, pictures = open(sys.argv[1], "rb").read(), threading.Event(), []
+
+def develop():
+    while not done.is_set():
+        pictures.append(len(developed(jpeg, 64, 48, None)))
+
+thread = threading.Thread(target=develop)
+thread.start()
+pixmap, end = QtGui.QPixmap(64, 64), time.monotonic() + 2
+while time.monotonic() < end:
+    pixmap.save(sys.argv[2], "PNG")
+done.set()
+thread.join()
+print(len(pictures))
+"""
+
 Develop = Callable[[bytes, bytes | None], np.ndarray]
 
 
@@ -80,6 +102,17 @@ def test_a_grey_preview_works(develop: Develop) -> None:
     """A JPEG with one channel gives three equal ones."""
     pixels = develop(_jpeg("L"), None)
     assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_krita_does_not_stand_still(kritas_python: str, develop: Develop, tmp_path: Path) -> None:
+    """Developing never waits for Python's lock while it holds one of Qt's: the main thread may save a picture meanwhile.
+
+    Reading from a QBuffer with QImageReader did, and Krita hung for ever within seconds.
+    """
+    (tmp_path / "jpeg").write_bytes(_jpeg())
+    command = [kritas_python, "-B", "-c", WHILE_SAVING, str(tmp_path / "jpeg"), str(tmp_path / "png")]
+    run = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, timeout=60)
+    assert int(run.stdout) > 10, run.stderr
 
 
 def test_what_is_not_a_jpeg_is_refused(develop: Develop) -> None:
