@@ -29,9 +29,9 @@ def converted(pixels: bytes) -> KritaPixels:
 
 
 def _scaled(jpeg: bytes, width: int, height: int) -> QtGui.QImage:
-    # QImageReader would let go of Python's lock while it reads, but its QBuffer, which is half Python, asks for that lock
-    # again while Qt holds the lock of its image plugins. If Krita's main thread waits for the latter, in a QPixmap.save
-    # of any plugin, it is over. A preview is small: it is decoded with Python's lock held throughout.
+    # QImageReader would let go of Python's lock while it reads, but its QBuffer, which is half Python, asks for that
+    # lock again while Qt holds the lock of its image plugins. If Krita's main thread waits for the latter, in a
+    # QPixmap.save of any plugin, it is over. A preview is small: it is decoded with Python's lock held throughout.
     picture = QtGui.QImage.fromData(jpeg, "JPEG")
     if picture.isNull():
         raise ValueError("the preview is not a JPEG")

@@ -54,6 +54,7 @@ class GrowingLayer:
             parent.addChildNode(self._node, above)
         else:
             document.rootNode().addChildNode(self._node, None)
+        document.setModified(self._modified)  # At once, before the artist can do anything; Krita may do it again.
         self._settled = False
         self._attention = Attention()
         self._end = time.monotonic() + SETTLING
@@ -76,7 +77,7 @@ class GrowingLayer:
                 self._document.setActiveNode(self._active)
         elif time.monotonic() < self._end:
             return False
-        if not self._attention.taken:
+        if self._document.modified() and not self._attention.taken:
             self._document.setModified(self._modified)
         self._attention.end()
         self._settled = True

@@ -105,7 +105,7 @@ def test_a_grey_preview_works(develop: Develop) -> None:
 
 
 def test_krita_does_not_stand_still(kritas_python: str, develop: Develop, tmp_path: Path) -> None:
-    """Developing never waits for Python's lock while it holds one of Qt's: the main thread may save a picture meanwhile.
+    """Developing never waits for Python's lock while it holds one of Qt's: the main thread may save pictures.
 
     Reading from a QBuffer with QImageReader did, and Krita hung for ever within seconds.
     """

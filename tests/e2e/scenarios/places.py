@@ -91,7 +91,8 @@ def _transforming(stage, artist):
     yield 0.5
     yield from artist.stroke((200, 200), (260, 240))
     yield 0.5
-    yield from _start(artist)
+    artist.set_steps(STEPS)
+    yield from artist.press("generate")
     yield from artist.until_idle(60)
     facts = stage.facts["transforming"] = {"overlay": artist.overlay_is_visible(), "layers": layers(document)}
     artist.krita.action("KritaShape/KisToolBrush").trigger()
@@ -101,12 +102,6 @@ def _transforming(stage, artist):
     facts["overlay_after"] = artist.overlay_is_visible()
     facts["moved"] = paint.bounds().x() != 50
     facts["history"] = artist.history()
-
-
-def _start(artist, steps=STEPS):
-    artist.set_steps(steps)
-    yield from artist.press("generate")
-    yield from artist.stage.until(lambda: not artist.widget("generate").isEnabled(), 10, "the job to begin")
 
 
 def _another_document_in_front(stage, artist):

@@ -138,11 +138,7 @@ class Artist:
 
     def press(self, name):
         """Click a button of the docker, and wait until it was pressed."""
-        button, pressed = self.widget(name), []
-        connection = button.clicked.connect(lambda: pressed.append(name))
-        yield from self.click(button)
-        yield from self.stage.until(lambda: pressed, 10, f"the button {name}")
-        button.clicked.disconnect(connection)
+        yield from self.until_pressed(name, self.click(self.widget(name)))
 
     def type_prompt(self, text):
         """Click into the prompt, clear it, and type."""
@@ -180,6 +176,14 @@ class Artist:
         yield 0.5
 
     # What an artist waits for
+
+    def until_pressed(self, name, doing):
+        """Wait until `doing` has pressed a button; a job may begin and end before one looks at its widgets again."""
+        button, pressed = self.widget(name), []
+        connection = button.clicked.connect(lambda: pressed.append(name))
+        yield from doing
+        yield from self.stage.until(lambda: pressed, 10, f"the button {name}")
+        button.clicked.disconnect(connection)
 
     def until_ready(self, seconds=90):
         """Wait until the daemon is there and warm."""
