@@ -36,7 +36,7 @@ def test_previews_come_before_the_result(seen: Performance) -> None:
 
 def test_one_layer_grows(seen: Performance) -> None:
     """All previews are in one and the same layer, which becomes the result: named by the prompt, and unlocked."""
-    assert seen.facts["growing_layers"] == 1
+    assert seen.facts["growing_layer_is_the_result"]
     assert seen.facts["layers_after"] == [*seen.facts["layers_before"], ["a blue circle", False]]
 
 

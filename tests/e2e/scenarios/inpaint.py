@@ -1,12 +1,12 @@
 """A blue circle into a photograph: the whole way, with undo and redo, a second one by keyboard, a whole new picture."""
 
-import hashlib
 import os
 import time
 
 from underpaint_driver.artist import Artist, keep, layers, pixels
 
 ELLIPSE = (150, 60, 240, 240)
+MIDDLE = (240, 150, 60, 60)
 FEATHER = 6
 STEPS = 30
 SMALL, LARGE = (920, 640), (1280, 800)
@@ -16,8 +16,9 @@ SMALL, LARGE = (920, 640), (1280, 800)
 def play(stage):
     artist = Artist(stage, SMALL)
     yield from artist.arrange()
-    yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
     yield from artist.until_ready()
+    yield from _warm_up(artist)
+    yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
     yield from artist.select_ellipse(*ELLIPSE, FEATHER)
     yield from artist.type_prompt("a blue circle")
     artist.set_steps(STEPS)
@@ -26,6 +27,17 @@ def play(stage):
     yield from _second_picture_by_keyboard(stage, artist)
     yield from _picture_from_nothing(stage, artist)
     yield from _picture_for_people(stage, artist)
+
+
+def _warm_up(artist):
+    """Let the daemon load its model, and Krita paint for the first time, in a picture of its own."""
+    yield from artist.new(200, 150)
+    artist.set_steps(2)
+    yield from artist.press("generate")
+    yield from artist.until_done()
+    artist.krita.activeDocument().setModified(False)
+    artist.krita.action("file_close").trigger()
+    yield 0.5
 
 
 def _first_picture(stage, artist):
@@ -54,19 +66,17 @@ def _first_picture(stage, artist):
 
 def _watch(stage, artist, document):
     """Look at the growing layer whenever Krita is idle, until the job ends."""
-    previews, growing, gap, last = [], set(), 0.0, time.monotonic()
+    previews, growing, gap, last = set(), [], 0.0, time.monotonic()
     while not artist.widget("generate").isEnabled():
-        for node in document.topLevelNodes():
-            if node.locked() and node.name().startswith("a blue circle"):
-                growing.add(node.uniqueId().toString())
-                seen = hashlib.sha256(bytes(node.pixelData(*ELLIPSE))).hexdigest()
-                if seen not in previews:
-                    previews.append(seen)
+        if not growing:
+            growing = [node for node in document.topLevelNodes() if node.locked()]
+        if growing and growing[0].locked():
+            previews.add(bytes(growing[0].pixelData(*MIDDLE)))
         now = time.monotonic()
         gap, last = max(gap, now - last), now
-        yield 0.005
-    stage.facts["previews"] = max(0, len(previews) - 1)  # The layer was empty at first.
-    stage.facts["growing_layers"] = len(growing)
+        yield 0.002
+    stage.facts["previews"] = len(previews - {bytes(len(next(iter(previews), b"")))})  # The layer was empty at first.
+    stage.facts["growing_layer_is_the_result"] = growing[0] == document.nodeByName("a blue circle")
     stage.facts["longest_gap"] = gap
     yield from artist.until_done()
 
