@@ -15,7 +15,7 @@ def refuse(request: Request, models: Mapping[str, Model], limits: Limits) -> Err
     model = models.get(request.model)
     if model is None:
         return describe("unknown_model", detail=request.model)
-    return reason_to_refuse(request, model) or _reason_in_limits(request, limits)
+    return _reason_in_limits(request, limits) or reason_to_refuse(request, model)
 
 
 def _reason_in_limits(request: Request, limits: Limits) -> ErrorInfo | None:
