@@ -43,9 +43,23 @@ TABLE: Dict[str, Row] = {
         "Install the plugin and the daemon from the same release.",
     ),
     "invalid_field": Row("{detail}.", "Correct the value and try again."),
-    "bad_blob": Row(
+    "bad_tile": Row(
         "Part of the picture was damaged on its way: {detail}.",
         "Try again. If it happens often, the connection is unreliable.",
+        retryable=True,
+    ),
+    "unknown_session": Row(
+        "The daemon does not remember this conversation.",
+        "Nothing needs to be done: what had not ended is sent again.",
+        retryable=True,
+    ),
+    "resumed_elsewhere": Row(
+        "Another program went on with this conversation.",
+        "Close one of the two.",
+    ),
+    "too_slow": Row(
+        "The daemon was not listened to for {detail} seconds and hung up.",
+        "Nothing is lost: connect again, and what was missed comes.",
         retryable=True,
     ),
     "out_of_order": Row(
@@ -96,6 +110,26 @@ TABLE: Dict[str, Row] = {
     "too_many_jobs": Row(
         "Too many pictures are waiting already ({detail}).",
         "Wait until one is finished, or cancel one.",
+        retryable=True,
+    ),
+    "allowance_used": Row(
+        "Today's allowance on this daemon is used up: {detail}.",
+        "There is a new one at {when}. Until then a smaller picture or fewer steps may still fit.",
+        retryable=True,
+    ),
+    "journal_full": Row(
+        "The daemon has no room on its disk to remember another job.",
+        "Wait until one is finished. Whoever looks after the daemon should make room on its disk.",
+        retryable=True,
+    ),
+    "journal_unavailable": Row(
+        "The daemon cannot write down its jobs: {detail}.",
+        "Whoever looks after the daemon should look at its log and its disk. Nothing in your painting was changed.",
+        retryable=True,
+    ),
+    "storage_full": Row(
+        "The daemon has no room for more pictures.",
+        "Wait until one is finished. Whoever looks after the daemon can give it more room with --keep-gib.",
         retryable=True,
     ),
     "duplicate_job": Row(
@@ -153,7 +187,11 @@ TABLE: Dict[str, Row] = {
         "The model “{model}” made no picture: its numbers overflowed.",
         "Lower the guidance, or choose another scheduler or seed.",
     ),
-    "shutting_down": Row("The daemon is being stopped.", "Start it again and repeat the job.", retryable=True),
+    "shutting_down": Row(
+        "The daemon is being stopped.",
+        "What it had accepted goes on when it is started again. Repeat what it had not.",
+        retryable=True,
+    ),
     "internal": Row(
         "Something went wrong inside the daemon.",
         "The daemon's log has the details. Please report it.",

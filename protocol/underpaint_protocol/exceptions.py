@@ -6,7 +6,7 @@
     ├── MalformedMessage     bytes that are not one message of the language
     ├── UnknownMessage       a well-formed message of a type that nobody declared
     ├── InvalidField         a field that is missing, of the wrong type or out of its range
-    ├── BlobError            a chunk that does not continue its blob, or a blob that does not match its name
+    ├── TileError            pixels that do not match the name, size or encoding of their tile
     ├── OutOfOrder           a message that may not come now, such as a second terminal event
     └── EmptySelection       nothing is selected inside the canvas
 
@@ -55,10 +55,10 @@ class InvalidField(ProtocolError):
         self.job = job
 
 
-class BlobError(ProtocolError):
-    """A chunk that does not continue its blob, or bytes that do not match the name of their blob."""
+class TileError(ProtocolError):
+    """Pixels that do not match the name, the size or the encoding of their tile."""
 
-    code = "bad_blob"
+    code = "bad_tile"
 
 
 class OutOfOrder(ProtocolError):

@@ -21,7 +21,9 @@ R = TypeVar("R", bound="Record")
 
 IDENTIFIER = r"[A-Za-z0-9_-]{1,64}"
 MODEL_ID = r"(?!.*\.\.)[a-z0-9][a-z0-9._/-]{0,99}"
-DIGEST = r"[0-9a-f]{32}"
+SESSION_ID = r"[0-9a-f]{32}"
+DIGEST_SIZE = 16
+"""Bytes of the name of a tile."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,32 @@ def binary(max_length: int, *, default: Any = MISSING) -> Any:
         return bytes(value)
 
     return _declare(Kind(check), default)
+
+
+def digest(*, default: Any = MISSING) -> Any:
+    """The name of a tile: exactly 16 bytes."""
+
+    def check(where: str, value: Any) -> bytes:
+        if not isinstance(value, bytes) or len(value) != DIGEST_SIZE:
+            raise InvalidField(where, f"must be {DIGEST_SIZE} bytes")
+        return value
+
+    return _declare(Kind(check), default)
+
+
+def digests(max_items: int, *, default: Any = MISSING) -> Any:
+    """A tuple of at most `max_items` names of tiles; on the wire they are one string of bytes, one after another."""
+
+    def check(where: str, value: Any) -> Tuple[bytes, ...]:
+        joined = b"".join(value) if isinstance(value, tuple) else value
+        if not isinstance(joined, bytes) or len(joined) % DIGEST_SIZE:
+            raise InvalidField(where, f"must be bytes, {DIGEST_SIZE} for each tile")
+        count = len(joined) // DIGEST_SIZE
+        if count > max_items:
+            raise InvalidField(where, f"may name at most {max_items} tiles; it names {count}")
+        return tuple([joined[start : start + DIGEST_SIZE] for start in range(0, len(joined), DIGEST_SIZE)])
+
+    return _declare(Kind(check, b"".join), default)
 
 
 def choice(options: Sequence[Any], *, default: Any = MISSING) -> Any:
