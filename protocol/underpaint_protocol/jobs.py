@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .exceptions import OutOfOrder
 from .fields import Record
-from .messages import TERMINAL, Accepted, Progress
+from .messages import TERMINAL, Accepted, Progress, Started
 
 
 class JobState:
@@ -13,13 +13,14 @@ class JobState:
     def __init__(self) -> None:
         self.accepted = False
         self.ended = False
+        self.attempt = 0
         self.fraction = 0.0
 
     def apply(self, message: Record) -> None:
         """Move on by one message of the server.
 
-        Raises `OutOfOrder` if the message may not come now: anything after the end, anything before `accepted`, or
-        a fraction that falls.
+        Raises `OutOfOrder` if the message may not come now: anything after the end, anything before `accepted`, an
+        attempt that was made before, or a fraction that falls within one.
         """
         if self.ended:
             raise OutOfOrder("a message came after the end of its job")
@@ -30,8 +31,18 @@ class JobState:
             return
         if not self.accepted:
             raise OutOfOrder("a message came before its job was accepted")
-        if isinstance(message, Progress):
-            if message.fraction < self.fraction:
-                raise OutOfOrder(f"the fraction fell from {self.fraction} to {message.fraction}")
-            self.fraction = message.fraction
+        if isinstance(message, Started):
+            self._start(message.attempt)
+        elif isinstance(message, Progress):
+            self._progress(message.fraction)
         self.ended = isinstance(message, TERMINAL)
+
+    def _start(self, attempt: int) -> None:
+        if attempt <= self.attempt:
+            raise OutOfOrder(f"attempt {attempt} came after attempt {self.attempt}")
+        self.attempt, self.fraction = attempt, 0.0
+
+    def _progress(self, fraction: float) -> None:
+        if fraction < self.fraction:
+            raise OutOfOrder(f"the fraction fell from {self.fraction} to {fraction}")
+        self.fraction = fraction

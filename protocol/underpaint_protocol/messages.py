@@ -6,17 +6,20 @@ A new message is one dataclass here. Sizes are in pixels, fractions from 0 to 1,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
+from .encodings import ENCODINGS
 from .errors import ErrorInfo
 from .exceptions import InvalidField
 from .fields import (
-    DIGEST,
     IDENTIFIER,
     MODEL_ID,
+    SESSION_ID,
     Record,
     binary,
     choice,
+    digest,
+    digests,
     flag,
     integer,
     optional,
@@ -25,17 +28,27 @@ from .fields import (
     sequence,
     text,
 )
+from .tiles import MAX_TILE, cell_count, cells
 from .vocabulary import Vocabulary
 
 SUBPROTOCOL = "underpaint.v1"
 MAX_FRAME = 2 << 20
-CHUNK = 256 << 10
+MAX_PREVIEW = 256 << 10
 MAX_SIDE = 16384
-MAX_BLOB = 1 << 28
+MAX_TILES = 4096
+MAX_JOBS = 4096
+MAX_SEQ = 2**63 - 1
 
 TASKS = ("inpaint", "text_to_image")
 PHASES = ("loading", "preparing", "encoding", "denoising", "decoding", "compositing")
 WORKER_STATES = ("starting", "ready", "restarting", "failed")
+
+RESUMED_ELSEWHERE = 4001
+"""Close code: another connection resumed this one's session."""
+TOO_SLOW = 4002
+"""Close code: the client did not read for longer than `limits.stall_seconds`."""
+REVOKED = 4003
+"""Close code: the token was taken back."""
 
 vocabulary = Vocabulary(MAX_FRAME)
 message = vocabulary.message
@@ -46,20 +59,41 @@ message = vocabulary.message
 
 @dataclass(frozen=True)
 class Image(Record):
-    """Raw 8-bit pixels, row by row without padding, in the blob `blob`.
+    """Pixels in tiles: `tiles` are the names of the cells of the canvas grid under the picture, row by row.
 
-    1 channel: a mask, 255 is fully selected. 3: red, green, blue. 4: with straight alpha. Colours are sRGB.
+    The picture's corner lies at (`x`, `y`) of the canvas. 1 channel: a mask, all bits set is fully selected. 3: red,
+    green, blue. 4: with straight alpha. Colours are sRGB. `depth` is 8 or 16 bits a channel, 16 in little-endian.
     """
 
     width: int = integer(1, MAX_SIDE)
     height: int = integer(1, MAX_SIDE)
     channels: int = choice((1, 3, 4))
-    blob: str = text(32, pattern=DIGEST)
+    tiles: Tuple[bytes, ...] = digests(MAX_TILES)
+    x: int = integer(0, 1 << 30, default=0)
+    y: int = integer(0, 1 << 30, default=0)
+    depth: int = choice((8, 16), default=8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expected = cell_count(self.x, self.y, self.width, self.height)
+        if len(self.tiles) != expected:
+            raise InvalidField("tiles", f"must name {expected} tiles; they are {len(self.tiles)}")
+
+    @property
+    def pixel_size(self) -> int:
+        """Bytes of one pixel."""
+        return self.channels * self.depth // 8
 
     @property
     def size(self) -> int:
-        """Bytes of the blob."""
-        return self.width * self.height * self.channels
+        """Bytes of all pixels."""
+        return self.width * self.height * self.pixel_size
+
+    @property
+    def tile_sizes(self) -> Iterator[Tuple[bytes, int]]:
+        """Each tile's name and how many bytes it must have."""
+        places = cells(self.x, self.y, self.width, self.height)
+        return ((name, cell.area * self.pixel_size) for name, cell in zip(self.tiles, places))
 
 
 @dataclass(frozen=True)
@@ -114,15 +148,20 @@ class Model(Record):
 
 @dataclass(frozen=True)
 class Limits(Record):
-    """What one client may ask for.
+    """What the holder of one token may ask for.
 
-    `max_pixels` is the area of a request times its batch; `max_blob_bytes` bounds the pixels that wait with its jobs.
+    `max_pixels` is the area of a request times its batch; `max_jobs` may wait and run at once, with `max_tile_bytes`
+    of pixels. Results are kept for `keep_seconds`. A client that does not read for `stall_seconds` is closed.
+    `work_per_day` is in megapixel steps: area times pictures times steps, in millions; None is without bound.
     """
 
     max_pixels: int = integer(1, 1 << 30)
-    max_jobs: int = integer(1, 10_000)
+    max_jobs: int = integer(1, MAX_JOBS)
     max_batch: int = integer(1, 16)
-    max_blob_bytes: int = integer(1, 1 << 40)
+    max_tile_bytes: int = integer(1, 1 << 40)
+    keep_seconds: int = integer(0, 1 << 32)
+    stall_seconds: int = integer(1, 3600)
+    work_per_day: Optional[int] = optional(integer(0, 1 << 50))
 
 
 @dataclass(frozen=True)
@@ -140,47 +179,102 @@ class Worker(Record):
 @message("hello")
 @dataclass(frozen=True)
 class Hello(Record):
-    """Client: the first message. `client` names the program and its version, for the log."""
+    """Client: the first message. `client` names the program and its version, for the log.
+
+    `encodings` are those in which it takes tiles, best first.
+    """
 
     client: str = text(200)
+    encodings: Tuple[str, ...] = sequence(text(16), 8, default=("raw",))
 
 
 @message("welcome")
 @dataclass(frozen=True)
 class Welcome(Record):
-    """Server: the answer to `hello`, with what it can do."""
+    """Server: the answer to `hello`, with what it can do.
+
+    `session` is a new one. `encodings` are those in which the server takes tiles.
+    """
 
     server: str = text(200)
+    session: str = text(32, pattern=SESSION_ID)
     worker: Worker = record(Worker)
     models: Tuple[Model, ...] = sequence(Model, 1000)
     limits: Limits = record(Limits)
+    encodings: Tuple[str, ...] = sequence(text(16), 8, default=ENCODINGS)
+
+
+@message("resume")
+@dataclass(frozen=True)
+class Resume(Record):
+    """Client: go on with an earlier session, of which it has seen all up to the number `last_seq`."""
+
+    session: str = text(32, pattern=SESSION_ID)
+    last_seq: int = integer(0, MAX_SEQ)
+
+
+@message("resumed")
+@dataclass(frozen=True)
+class Resumed(Record):
+    """Server: the session goes on; what came after `last_seq` follows.
+
+    `jobs` are all that the server knows of this session: those that have not ended and those that wait for
+    `acknowledge`.
+    """
+
+    session: str = text(32, pattern=SESSION_ID)
+    jobs: Tuple[str, ...] = sequence(text(64, pattern=IDENTIFIER), MAX_JOBS)
 
 
 @message("status")
 @dataclass(frozen=True)
 class Status(Record):
-    """Server: the worker's state changed."""
+    """Server: the worker's state changed. While `draining`, the daemon is about to stop and takes no new job."""
 
     worker: Worker = record(Worker)
+    draining: bool = flag(default=False)
 
 
 # Pixels
 
 
-@message("blob")
+@message("have")
 @dataclass(frozen=True)
-class BlobChunk(Record):
-    """Either side: a piece of a blob, which is named by the BLAKE2b-128 of its bytes. Pieces come in order."""
+class Have(Record):
+    """Client: which of these tiles does the server not have? Answered by `missing` with the same `query`."""
 
-    blob: str = text(32, pattern=DIGEST)
-    size: int = integer(1, MAX_BLOB)
-    offset: int = integer(0, MAX_BLOB)
-    data: bytes = binary(CHUNK)
+    query: int = integer(0, 2**63 - 1)
+    tiles: Tuple[bytes, ...] = digests(MAX_TILES)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.data or self.offset + len(self.data) > self.size:
-            raise InvalidField("data", "does not lie inside the blob")
+
+@message("missing")
+@dataclass(frozen=True)
+class Missing(Record):
+    """Server: send these tiles. With `query` the answer to `have`; with `job` a `submit` has to be sent again after."""
+
+    tiles: Tuple[bytes, ...] = digests(MAX_TILES)
+    query: Optional[int] = optional(integer(0, 2**63 - 1))
+    job: Optional[str] = optional(text(64, pattern=IDENTIFIER))
+
+
+@message("tile")
+@dataclass(frozen=True)
+class Tile(Record):
+    """Either side: one tile. `size` is the number of its raw bytes, of which `name` is the BLAKE2b-128 hash."""
+
+    name: bytes = digest()
+    size: int = integer(1, MAX_TILE)
+    data: bytes = binary(MAX_TILE)
+    encoding: str = choice(ENCODINGS, default="raw")
+
+
+@message("fetch")
+@dataclass(frozen=True)
+class Fetch(Record):
+    """Client: send these tiles of the job's results."""
+
+    job: str = text(64, pattern=IDENTIFIER)
+    tiles: Tuple[bytes, ...] = digests(MAX_TILES)
 
 
 # Jobs
@@ -189,11 +283,15 @@ class BlobChunk(Record):
 @message("submit")
 @dataclass(frozen=True)
 class Submit(Record):
-    """Client: do this, under an id that the client chose. Its blobs were sent before."""
+    """Client: do this, under an id that the client chose; the same id again is the same job.
+
+    `supersedes` is an older job of the same session that is cancelled once this one is accepted.
+    """
 
     job: str = text(64, pattern=IDENTIFIER)
     request: Request = record(Request)
     previews: bool = flag(default=True)
+    supersedes: Optional[str] = optional(text(64, pattern=IDENTIFIER))
 
 
 @message("cancel")
@@ -204,25 +302,54 @@ class Cancel(Record):
     job: str = text(64, pattern=IDENTIFIER)
 
 
+@message("acknowledge")
+@dataclass(frozen=True)
+class Acknowledge(Record):
+    """Client: this job has ended and its results are safe here; the server forgets it. There is no answer."""
+
+    job: str = text(64, pattern=IDENTIFIER)
+
+
 @message("accepted")
 @dataclass(frozen=True)
 class Accepted(Record):
-    """Server: the job will run; `position` jobs go before it."""
+    """Server, state: the job is written down and will run; `position` jobs go before it."""
+
+    job: str = text(64, pattern=IDENTIFIER)
+    position: int = integer(0, 1_000_000)
+    seq: int = integer(0, MAX_SEQ, default=0)
+
+
+@message("position")
+@dataclass(frozen=True)
+class Position(Record):
+    """Server: now `position` jobs go before this one. A newer one replaces an older one."""
 
     job: str = text(64, pattern=IDENTIFIER)
     position: int = integer(0, 1_000_000)
 
 
+@message("started")
+@dataclass(frozen=True)
+class Started(Record):
+    """Server, state: the job is given to a worker, for the `attempt`-th time. Its progress begins anew."""
+
+    job: str = text(64, pattern=IDENTIFIER)
+    attempt: int = integer(1, 1_000_000)
+    seq: int = integer(0, MAX_SEQ, default=0)
+
+
 @message("progress")
 @dataclass(frozen=True)
 class Progress(Record):
-    """Server: how far the job is. `fraction` never falls. Steps count evaluations of the model."""
+    """Server, state: how far the job is. `fraction` never falls within an attempt. Steps count model evaluations."""
 
     job: str = text(64, pattern=IDENTIFIER)
     phase: str = choice(PHASES)
     fraction: float = real(0.0, 1.0)
     step: int = integer(0, 100_000, default=0)
     steps: int = integer(0, 100_000, default=0)
+    seq: int = integer(0, MAX_SEQ, default=0)
 
 
 @message("preview")
@@ -239,48 +366,53 @@ class Preview(Record):
     step: int = integer(0, 100_000)
     width: int = integer(1, MAX_SIDE)
     height: int = integer(1, MAX_SIDE)
-    data: bytes = binary(CHUNK)
+    data: bytes = binary(MAX_PREVIEW)
     predicted_at: float = real(0.0, 1e12)
 
 
 @message("result")
 @dataclass(frozen=True)
 class Result(Record):
-    """Server: a finished picture, as large as the request's area; its blob was sent before.
+    """Server, state: a finished picture, as large as the request's area; its tiles wait to be fetched.
 
-    It has 4 channels. Alpha is the selection, so that laid over the canvas it changes nothing outside.
+    It has 4 channels and the depth of the request's image. Alpha is the selection, so that laid over the canvas it
+    changes nothing outside.
     """
 
     job: str = text(64, pattern=IDENTIFIER)
     index: int = integer(0, 15)
     seed: int = integer(0, 2**63 - 1)
     image: Image = record(Image)
+    seq: int = integer(0, MAX_SEQ, default=0)
 
 
 @message("done")
 @dataclass(frozen=True)
 class Done(Record):
-    """Server, terminal: all pictures of the job were sent. `seconds` is the time since it was started."""
+    """Server, state, terminal: all pictures of the job are there. `seconds` is the time since it was started."""
 
     job: str = text(64, pattern=IDENTIFIER)
     seconds: float = real(0.0, 1e9)
+    seq: int = integer(0, MAX_SEQ, default=0)
 
 
 @message("failed")
 @dataclass(frozen=True)
 class Failed(Record):
-    """Server, terminal: the job ended without its pictures."""
+    """Server, state, terminal: the job ended without its pictures."""
 
     job: str = text(64, pattern=IDENTIFIER)
     error: ErrorInfo = record(ErrorInfo)
+    seq: int = integer(0, MAX_SEQ, default=0)
 
 
 @message("cancelled")
 @dataclass(frozen=True)
 class Cancelled(Record):
-    """Server, terminal: the job was stopped as the client asked."""
+    """Server, state, terminal: the job was stopped as the client asked."""
 
     job: str = text(64, pattern=IDENTIFIER)
+    seq: int = integer(0, MAX_SEQ, default=0)
 
 
 @message("error")
@@ -296,3 +428,5 @@ class Error(Record):
 
 
 TERMINAL = (Done, Failed, Cancelled)
+STATE = (Accepted, Started, Progress, Result, *TERMINAL)
+"""What is numbered and never lost."""

@@ -66,9 +66,9 @@ def cut(pixels: Buffer, x: int, y: int, width: int, height: int, pixel_size: int
         yield b"".join([view[start : start + length] for start in starts])
 
 
-def named(pixels: Buffer, x: int, y: int, width: int, height: int, pixel_size: int) -> Tuple[
-    Tuple[bytes, ...], Dict[bytes, bytes]
-]:
+def named(
+    pixels: Buffer, x: int, y: int, width: int, height: int, pixel_size: int
+) -> Tuple[Tuple[bytes, ...], Dict[bytes, bytes]]:
     """The names of a picture's tiles in order, and the tiles by name; equal ones are kept once."""
     names, tiles = [], {}
     for tile in cut(pixels, x, y, width, height, pixel_size):
