@@ -71,6 +71,23 @@ TABLE: Dict[str, Row] = {
         "The daemon did not accept the token.",
         "Copy the token again from the machine on which the daemon runs.",
     ),
+    "too_many_attempts": Row(
+        "Too many wrong tokens came from this address.",
+        "Copy the token again from the machine on which the daemon runs, and try again in {detail} s.",
+    ),
+    "too_many_connections": Row(
+        "This token has {detail} open connections already, and no more are allowed.",
+        "Close Krita or another program that uses it, and try again.",
+        retryable=True,
+    ),
+    "unknown_certificate": Row(
+        "Nobody known to this machine vouches for the certificate of {detail}. Nothing was sent there.",
+        "Compare its fingerprint with the one that the daemon logs when it starts; trust it only if they are the same.",
+    ),
+    "certificate_changed": Row(
+        "{detail} shows another certificate than before: somebody may be in between. Nothing was sent there.",
+        "Ask whoever runs the server. If it got a new certificate, forget the old one where its address is entered.",
+    ),
     "forbidden_origin": Row("Web pages may not use this daemon.", "Connect from Krita or from the command line."),
     "forbidden_host": Row(
         "The daemon does not answer under this name.",
