@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "serve": "answer Krita and other clients",
+    "token": "let others use this daemon, each with a token and an allowance of their own",
     "generate": "paint one picture from the command line",
     "krita": "open Krita with a daemon running",
     "models": "list the models on this machine",

@@ -12,21 +12,23 @@ import ssl
 import sys
 from pathlib import Path
 
-from underpaint_protocol.locations import DEFAULT_PORT, launch_file, token_file
+from underpaint_protocol.locations import launch_file, token_file
 
 from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.handshake import Gate
 from ..server.hosts.local import LocalHost, LocalOptions
-from ..server.token import load_token
-from . import CommandError
+from ..server.tls import BadCertificate, fingerprint, server_context
+from ..server.tokens import Tokens
+from . import CommandError, place
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serve`."""
-    parser.add_argument("--address", default="127.0.0.1", help="where to listen (default: this machine alone)")
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
+    place.add_arguments(parser)
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, needed to listen to other machines")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate, if that does not hold it")
     parser.add_argument("--insecure-no-tls", action="store_true", help="listen to other machines without encryption")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine")
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page's origin")
@@ -38,12 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log more")
 
 
-def _port(word: str) -> int:
-    if not word.isdigit() or int(word) > 65535:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 65535; it was {word}")
-    return int(word)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     logging.basicConfig(
@@ -52,11 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    hosts = frozenset(name.lower() for name in arguments.allow_host)
-    gate = Gate(_token(), hosts, frozenset(arguments.allow_origin))
-    options = Options(gate, arguments.address, arguments.port, _tls(arguments))
-    asyncio.run(_serve(arguments, options))
+    asyncio.run(_serve(arguments, _options(arguments)))
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """What the daemon is told. Raises `CommandError` if it makes no sense."""
+    return Options(
+        gate=Gate(_tokens(), _hosts(arguments), frozenset(arguments.allow_origin)),
+        address=arguments.listen.host,
+        port=arguments.listen.port,
+        tls=_tls(arguments),
+    )
 
 
 async def _serve(arguments: argparse.Namespace, options: Options) -> None:
@@ -68,48 +71,59 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
     try:
         await serve_until_signal(Daemon(host, options), listening)
     except OSError as error:
-        place = f"{options.address}:{options.port}"
+        where = arguments.listen
         if error.errno == errno.EADDRINUSE:
-            raise CommandError(f"cannot listen on {place}: something does already. Use it, or choose --port") from None
-        raise CommandError(f"cannot listen on {place}: {error.strerror or error}") from None
+            raise CommandError(f"cannot listen on {where}: something does already. Use it, or choose --port") from None
+        raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from None
 
 
-def _token() -> str:
+def _tokens() -> Tokens:
     try:
-        return load_token(token_file())
+        return Tokens(token_file())
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from None
 
 
+def _hosts(arguments: argparse.Namespace) -> frozenset[str]:
+    """The names under which the daemon may be addressed, as they stand in `Host`: its own, and those it was told."""
+    return frozenset(_in_host_header(name) for name in (arguments.listen.host, *arguments.allow_host))
+
+
+def _in_host_header(name: str) -> str:
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower()
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     """The encryption that the address needs."""
-    if arguments.tls_cert is None:
-        if not _is_loopback(arguments.address) and not arguments.insecure_no_tls:
-            raise CommandError(
-                f"{arguments.address} can be reached by other machines, so --tls-cert and --tls-key are needed "
-                "(or, on a network that you trust, --insecure-no-tls)"
-            )
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if arguments.tls_cert is not None:
+        return _encryption(arguments.tls_cert, arguments.tls_key)
+    if arguments.tls_key is not None:
+        raise CommandError("--tls-key is of no use without its certificate. Name that with --tls-cert")
+    if not arguments.listen.is_loopback() and not arguments.insecure_no_tls:
+        raise CommandError(
+            f"{arguments.listen.host} can be reached by other machines, so --tls-cert and --tls-key are needed "
+            "(or, on a network that you trust, --insecure-no-tls)"
+        )
+    return None
+
+
+def _encryption(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
-        context.load_cert_chain(arguments.tls_cert, arguments.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise CommandError(f"cannot use the certificate {arguments.tls_cert}: {error}") from None
+        context = server_context(certificate, key)
+    except BadCertificate as bad:
+        raise CommandError(str(bad)) from None
+    log.info("the certificate's fingerprint (SHA-256) is %s", fingerprint(certificate))
     return context
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _remember(arguments: argparse.Namespace, url: str) -> None:
     """Write down how this daemon was started, so that the plugin's button can start it again."""
-    words = ["serve", "--address", arguments.address, "--port", url.rpartition(":")[2], "--device", arguments.device]
+    listen = place.Place(arguments.listen.host, int(url.rpartition(":")[2]))
+    words = ["serve", "--listen", str(listen), "--device", arguments.device]
     if arguments.threads is not None:
         words += ["--threads", str(arguments.threads)]
     for folder in arguments.models:
@@ -119,5 +133,7 @@ def _remember(arguments: argparse.Namespace, url: str) -> None:
     words += ["--insecure-no-tls"] if arguments.insecure_no_tls else []
     for host in arguments.allow_host:
         words += ["--allow-host", host]
+    for origin in arguments.allow_origin:
+        words += ["--allow-origin", origin]
     command = [sys.executable, "-P", "-m", "underpaint_backend", *words]
     launch_file().write_text(json.dumps(command), encoding="utf-8")

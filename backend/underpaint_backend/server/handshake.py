@@ -5,10 +5,9 @@ The answer to a refused request carries the error as JSON, so that a client can 
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from underpaint_protocol.errors import ErrorInfo, describe
@@ -17,34 +16,41 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from .attempts import Attempts
+from .owners import Owner
+from .tokens import Tokens
+
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+SCHEME = "Bearer "
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not let in."""
+    """Why a request is not let in, and for how many seconds it is useless to come again."""
 
     status: HTTPStatus
     error: ErrorInfo
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True)
 class Gate:
     """The conditions under which a request is let in.
 
-    `token` is the daemon's secret; `hosts` are names, beside those of loopback, under which the daemon may be
-    addressed; `origins` are web origins that may connect, usually none.
+    `tokens` are those that open it; `hosts` are names, beside those of loopback, under which the daemon may be
+    addressed; `origins` are web origins that may connect, usually none; `attempts` counts the wrong tokens.
     """
 
-    token: str
+    tokens: Tokens
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
+    attempts: Attempts = field(default_factory=Attempts)
 
-    def examine(self, headers: Headers) -> Refusal | None:
-        """The reason to refuse a request with these headers; None if it may come in.
+    def examine(self, headers: Headers, address: str) -> Owner | Refusal:
+        """Who comes in with these headers from the IP address `address`, or the reason to refuse.
 
         A browser always sends `Origin` and no other client does, so its mere presence tells a web page that someone
-        lured the artist to. `Host` ends DNS rebinding. The token is compared in constant time.
+        lured the artist to. `Host` ends DNS rebinding. Tokens are compared in constant time.
         """
         origins = headers.get_all("Origin")
         if any(origin not in self.origins for origin in origins):
@@ -52,30 +58,56 @@ class Gate:
         hosts = headers.get_all("Host")
         if len(hosts) != 1 or _host_name(hosts[0]) not in LOOPBACK_NAMES | self.hosts:
             return Refusal(HTTPStatus.FORBIDDEN, describe("forbidden_host"))
-        given = headers.get_all("Authorization")
-        expected = f"Bearer {self.token}"
-        if len(given) != 1 or not hmac.compare_digest(_octets(given[0]), _octets(expected)):
-            return Refusal(HTTPStatus.UNAUTHORIZED, describe("unauthorized"))
+        owner = self._owner(headers.get_all("Authorization"))
+        if owner is None:
+            return self._wrong_token(address)
         if SUBPROTOCOL not in _offered(headers.get_all("Sec-WebSocket-Protocol")):
             return Refusal(HTTPStatus.BAD_REQUEST, describe("wrong_version"))
-        return None
+        return owner
 
     def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The hook of `websockets.serve`: an HTTP answer that refuses, or None to go on."""
-        refusal = self.examine(request.headers)
-        if refusal is None:
+        """The hook of `websockets.serve`: an HTTP answer that refuses, or None to go on.
+
+        In the latter case the attribute `owner` of the connection is set; `owner_of` reads it.
+        """
+        examined = self.examine(request.headers, _address(connection))
+        if isinstance(examined, Refusal):
+            return _answer(connection, examined)
+        connection.owner = examined  # type: ignore[attr-defined]
+        return None
+
+    def _owner(self, given: Sequence[str]) -> Owner | None:
+        if len(given) != 1 or not given[0].startswith(SCHEME):
             return None
-        response = connection.respond(refusal.status, json.dumps(refusal.error.to_wire(), ensure_ascii=False))
-        del response.headers["Content-Type"]
-        response.headers["Content-Type"] = "application/json; charset=utf-8"
-        if refusal.status is HTTPStatus.UNAUTHORIZED:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+        return self.tokens.find(given[0][len(SCHEME) :])
+
+    def _wrong_token(self, address: str) -> Refusal:
+        seconds = self.attempts.failed(address)
+        if seconds:
+            error = describe("too_many_attempts", detail=seconds)
+            return Refusal(HTTPStatus.TOO_MANY_REQUESTS, error, seconds)
+        return Refusal(HTTPStatus.UNAUTHORIZED, describe("unauthorized"))
 
 
-def _octets(header: str) -> bytes:
-    """A header as it travelled; octets beyond ASCII, which no token has, may be anything."""
-    return header.encode("utf-8", "surrogateescape")
+def owner_of(connection: ServerConnection) -> Owner:
+    """Whose connection this is, once the gate let it in."""
+    owner: Owner = connection.owner  # type: ignore[attr-defined]
+    return owner
+
+
+def _answer(connection: ServerConnection, refusal: Refusal) -> Response:
+    response = connection.respond(refusal.status, json.dumps(refusal.error.to_wire(), ensure_ascii=False))
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json; charset=utf-8"
+    if refusal.retry_after is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
+
+
+def _address(connection: ServerConnection) -> str:
+    """From where a connection comes; empty if it is gone already."""
+    remote = connection.remote_address
+    return str(remote[0]) if remote else ""
 
 
 def _host_name(host: str) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from underpaint_backend.launch import Launched
-from underpaint_backend.server.token import load_token
+from underpaint_backend.server.attempts import ATTEMPTS
+from underpaint_backend.server.guests import Guest, changing
+from underpaint_backend.server.handshake import Gate, owner_of
+from underpaint_backend.server.owners import Allowance, Owner
+from underpaint_backend.server.tokens import Tokens, digest_of, guests_beside, load_token, make_token
 from underpaint_protocol.messages import SUBPROTOCOL
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
@@ -92,32 +99,76 @@ async def test_another_version_is_refused_with_a_sentence(daemon: Launched, subp
     assert await refusal(daemon, subprotocol=subprotocol) == (400, "wrong_version")
 
 
-def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    """The first start makes 256 random bits in a file with mode 0600; later starts read them."""
-    path = tmp_path / "folder" / "token"
-    token = load_token(path)
-    assert len(bytes.fromhex(token)) == 32
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_token(path) == token
-
-
-def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """A token file that lost its protection stops the daemon with the command that mends it."""
-    path = tmp_path / "token"
-    load_token(path)
-    path.chmod(0o644)
-    with pytest.raises(PermissionError, match="chmod 600"):
-        load_token(path)
-
-
-def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
-    """An empty file is never taken for a token."""
-    path = tmp_path / "token"
-    path.touch(mode=0o600)
-    with pytest.raises(ValueError, match="no token"):
-        load_token(path)
-
-
 def test_the_token_is_never_logged(daemon: Launched) -> None:
     """Neither the token nor the header that carries it reaches the log."""
     assert daemon.token not in daemon.log.read_text()
+
+
+@contextlib.asynccontextmanager
+async def gate(path: Path, **conditions: frozenset[str]) -> AsyncIterator[str]:
+    """The address of a server that has a gate before it and tells everyone who they are."""
+
+    async def tell(connection: ServerConnection) -> None:
+        owner = owner_of(connection)
+        await connection.send(f"{owner.name} {owner.allowance.jobs}")
+
+    opened = Gate(Tokens(path), **conditions)
+    subprotocols = [Subprotocol(SUBPROTOCOL)]
+    async with serve(tell, "127.0.0.1", 0, process_request=opened.process_request, subprotocols=subprotocols) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+async def name_of(url: str, token: str, **headers: str) -> str:
+    """What the gate's server tells to whoever has this token. Raises `InvalidStatus` if the gate stays closed."""
+    subprotocols = [Subprotocol(SUBPROTOCOL)]
+    headers = {"Authorization": f"Bearer {token}", **headers}
+    async with connect(url, subprotocols=subprotocols, additional_headers=headers, proxy=None) as connection:
+        return str(await connection.recv())
+
+
+async def test_a_connection_has_an_owner(tmp_path: Path) -> None:
+    """The daemon's own user by the token in the file, a guest by the one that was given to them."""
+    path, token = tmp_path / "token", make_token()
+    with changing(guests_beside(path)) as guests:
+        guests["anna"] = Guest(digest_of(token), Allowance(jobs=3))
+    async with gate(path) as url:
+        assert await name_of(url, load_token(path)) == "owner 64"
+        assert await name_of(url, token) == "anna 3"
+
+
+async def test_wrong_tokens_have_to_wait_and_right_ones_never(tmp_path: Path) -> None:
+    """Who comes with too many wrong tokens is told when to come again; behind the same proxy, a right one comes in."""
+    path = tmp_path / "token"
+    async with gate(path) as url:
+        for attempt in range(ATTEMPTS + 1):
+            with pytest.raises(InvalidStatus) as refused:
+                await name_of(url, make_token())
+            late = attempt == ATTEMPTS
+            assert refused.value.response.status_code == (429 if late else 401)
+        response = refused.value.response
+        assert json.loads(response.body or b"")["code"] == "too_many_attempts"
+        assert 0 < int(response.headers["Retry-After"]) <= 60
+        assert await name_of(url, load_token(path)) == "owner 64"
+
+
+@pytest.mark.parametrize(
+    ("host", "comes_in"),
+    [("Box.example", True), ("box.example:443", True), ("[::2]:8", True), ("[::3]", False), ("box", False)],
+)
+def test_a_host_that_was_allowed_is_let_in(tmp_path: Path, host: str, comes_in: bool) -> None:
+    """Under any port, in any case, and no other name."""
+    path = tmp_path / "token"
+    opened = Gate(Tokens(path), hosts=frozenset({"box.example", "[::2]"}))
+    headers = {"Host": host, "Authorization": f"Bearer {load_token(path)}", "Sec-WebSocket-Protocol": SUBPROTOCOL}
+    examined = opened.examine(Headers(headers), "127.0.0.1")
+    assert (examined == Owner("owner")) is comes_in
+
+
+async def test_an_origin_that_was_allowed_is_let_in(tmp_path: Path) -> None:
+    """Exactly as it was said; one that begins alike is another."""
+    path = tmp_path / "token"
+    async with gate(path, origins=frozenset({"https://box.example"})) as url:
+        token = load_token(path)
+        assert await name_of(url, token, Origin="https://box.example") == "owner 64"
+        with pytest.raises(InvalidStatus, match="403"):
+            await name_of(url, token, Origin="https://box.example.evil.example")
