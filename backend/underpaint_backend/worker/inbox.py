@@ -9,27 +9,23 @@ from queue import SimpleQueue
 from threading import Event
 from typing import BinaryIO
 
-from underpaint_protocol.blobs import BlobStore
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import InvalidField, ProtocolError
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import BlobChunk, Cancel, Failed, Submit
+from underpaint_protocol.messages import Cancel, Failed, Submit, Tile
 
 from .interface import Memory, MemoryQuery, read_message
 from .outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-MAX_BLOB_BYTES = 1 << 30
-"""Bytes of blobs that wait for their job."""
-
 
 @dataclass(frozen=True)
 class Job:
-    """A job that came in, with the blobs that came before it. `cancelled` is set when it is to stop."""
+    """A job that came in, with the tiles that came before it, by name. `cancelled` is set when it is to stop."""
 
     submit: Submit
-    blobs: dict[str, bytes]
+    tiles: dict[bytes, bytes]
     cancelled: Event = field(default_factory=Event)
 
 
@@ -41,7 +37,7 @@ class Inbox:
         """Free and total memory in bytes; to be set when the device is open."""
         self._stream = stream
         self._outbox = outbox
-        self._store = BlobStore(MAX_BLOB_BYTES)
+        self._tiles: dict[bytes, bytes] = {}
         self._waiting: SimpleQueue[Job] = SimpleQueue()
         self._jobs: dict[str, Job] = {}
 
@@ -72,8 +68,8 @@ class Inbox:
             del self._jobs[job.submit.job]
 
     def _take(self, message: Record) -> None:
-        if isinstance(message, BlobChunk):
-            self._store.add(message)
+        if isinstance(message, Tile):
+            self._tiles[message.name] = message.data  # raw, and checked by the server
         elif isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Cancel):
@@ -86,9 +82,8 @@ class Inbox:
             log.warning("a worker has no answer to %s", type(message).__name__)
 
     def _submit(self, submit: Submit) -> None:
-        wanted = {image.blob for image in submit.request.images}
-        arrived = {blob: self._store.take(blob) for blob in wanted}
-        job = Job(submit, {blob: data for blob, data in arrived.items() if data is not None})
+        job = Job(submit, self._tiles)
+        self._tiles = {}
         self._jobs[submit.job] = job
         self._waiting.put(job)
 

@@ -1,8 +1,8 @@
 """What a worker and the server say to each other over a pipe: the language of the clients, and a little more.
 
-Each message travels as its length in four bytes, big endian, and its bytes. A worker gets `BlobChunk`, `Submit` and
-`Cancel`; it sends `Progress`, `Preview`, `BlobChunk` and `Result`, and one of `Done`, `Failed`, `Cancelled` for each
-job. The server passes them on without looking inside. This module never imports torch.
+Each message travels as its length in four bytes, big endian, and its bytes. A worker gets the raw `Tile`s of a job, its
+`Submit`, and perhaps its `Cancel`; it sends `Progress` and `Preview`, the `Tile`s of each `Result` before it, and one
+of `Done`, `Failed`, `Cancelled` for each job. The server numbers what is state. This module never imports torch.
 """
 
 from __future__ import annotations

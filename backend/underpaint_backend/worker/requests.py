@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from numpy.typing import NDArray
+from underpaint_protocol import images
 from underpaint_protocol.errors import describe
+from underpaint_protocol.exceptions import TileError
 from underpaint_protocol.messages import Image
 
+from ..imaging.depth import Pixels
 from .failures import Refused
 
 
-def pixels_of(image: Image, blobs: dict[str, bytes]) -> NDArray[np.uint8]:
-    """The pixels of `image`: [H, W, C], or [H, W] for a mask.
+def pixels_of(image: Image, tiles: Mapping[bytes, bytes]) -> Pixels:
+    """The pixels of `image`, [H, W, C], or [H, W] for a mask, in uint8 or uint16.
 
-    Raises `Refused` if they never came or are not as many as they should be.
+    Raises `Refused` if a tile never came or is not as large as it should be.
     """
-    data = blobs.get(image.blob)
-    if data is None:
-        raise Refused(describe("missing_pixels", detail=f"{image.width} × {image.height} pixels"))
-    if len(data) != image.size:
-        raise Refused(describe("missing_pixels", detail=f"{len(data)} of {image.size} bytes"))
+    try:
+        data = images.pixels_of(image, tiles)
+    except TileError:
+        raise Refused(describe("missing_pixels", detail=f"{image.width} × {image.height} pixels")) from None
+    samples: Pixels = np.frombuffer(data, np.uint8)
+    if image.depth == 16:
+        samples = samples.view("<u2").astype(np.uint16)
     shape = (image.height, image.width, image.channels)
-    return np.frombuffer(data, np.uint8).reshape(shape if image.channels > 1 else shape[:2])
+    return samples.reshape(shape if image.channels > 1 else shape[:2])

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from underpaint_protocol import blobs
 from underpaint_protocol.errors import describe
 from underpaint_protocol.geometry import working_size
-from underpaint_protocol.messages import Cancelled, Done, Failed, Image, Request, Result
+from underpaint_protocol.images import image_of
+from underpaint_protocol.messages import Cancelled, Done, Failed, Request, Result, Tile
 
 from ..engine import cancel
 from ..engine.denoise import Step
@@ -21,6 +21,7 @@ from ..engine.device import Device
 from ..engine.library import Library, LoadedModel
 from ..engine.painting import Observer, Painting, Source, paint
 from ..imaging.composite import cut_out, opaque
+from ..imaging.depth import Pixels, to_8_bits
 from ..imaging.prepare import prepare
 from ..models.catalog import Entry, find_models
 from ..models.suitability import reason_to_refuse
@@ -77,7 +78,7 @@ class Worker:
         reason = reason_to_refuse(request, entry.model)
         if reason is not None:
             raise Refused(reason)
-        pictures = _Pictures(request, job.blobs)
+        pictures = _Pictures(request, job.tiles)
 
         progress.report("loading")
         model = self._library.load(entry, lambda done: progress.report("loading", done), job.cancelled)
@@ -101,20 +102,24 @@ class Worker:
             raise Refused(describe("unknown_model", detail=model))
         return entry
 
-    def _send(self, job: Job, index: int, seed: int, picture: NDArray[np.uint8]) -> None:
-        """Send a finished picture [H, W, 4]."""
+    def _send(self, job: Job, index: int, seed: int, picture: Pixels) -> None:
+        """Send a finished picture [H, W, 4], whose tiles lie on the grid on which the request's lie."""
         height, width, _ = picture.shape
-        data = picture.tobytes()
-        image: Image = blobs.image_of(width, height, 4, data)
-        self._outbox.send(*blobs.chunks(image.blob, data), Result(job.submit.job, index, seed, image))
+        source = job.submit.request.image
+        x, y = (source.x, source.y) if source is not None else (0, 0)
+        data, depth = picture.astype(picture.dtype.newbyteorder("<")).tobytes(), 8 * picture.itemsize
+        image, tiles = image_of(width, height, 4, data, x=x, y=y, depth=depth)
+        for name, tile in tiles.items():
+            self._outbox.send(Tile(name, len(tile), tile))
+        self._outbox.send(Result(job.submit.job, index, seed, image))
 
 
 class _Pictures:
     """What came with a request, as arrays: a canvas [H, W, C] and a mask [H, W], or neither."""
 
-    def __init__(self, request: Request, arrived: dict[str, bytes]) -> None:
+    def __init__(self, request: Request, arrived: dict[bytes, bytes]) -> None:
         self.size = (request.width, request.height)
-        self.canvas: NDArray[np.uint8] | None = None
+        self.canvas: Pixels | None = None
         if request.task == "inpaint" and request.image is not None and request.mask is not None:
             self.canvas = pixels_of(request.image, arrived)
             self.mask = pixels_of(request.mask, arrived)
@@ -125,9 +130,9 @@ class _Pictures:
         """The canvas at working size, for the engine."""
         if self.canvas is None:
             return None
-        return Source(*prepare(self.canvas, self.mask, size, forget=forget))
+        return Source(*prepare(to_8_bits(self.canvas), to_8_bits(self.mask), size, forget=forget))
 
-    def finished(self, painted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def finished(self, painted: NDArray[np.uint8]) -> Pixels:
         """A painted picture [h, w, 3] as the client wants it, [H, W, 4]."""
         if self.canvas is None:
             return opaque(painted, self.size)
