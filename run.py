@@ -150,6 +150,11 @@ def krita(rest: Sequence[str]) -> int:
     return become("-m", "underpaint_backend", "krita", *rest)
 
 
+def docs(rest: Sequence[str]) -> int:
+    """Write the pages that are made from the sources."""
+    return code_of("docs/make_errors.py", *rest)
+
+
 def serve(rest: Sequence[str]) -> int:
     """Run the daemon."""
     return become("-m", "underpaint_backend", "serve", *rest)
@@ -164,6 +169,7 @@ COMMANDS = {
     "plugin": ("build the plugin's zip", plugin),
     "krita": ("install the plugin, start a daemon and open Krita", krita),
     "serve": ("run the daemon", serve),
+    "docs": ("write the pages that are made from the sources", docs),
 }
 
 if __name__ == "__main__":
