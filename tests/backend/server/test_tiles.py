@@ -88,14 +88,12 @@ class Storing(RuleBasedStateMachine):
                 self.store.put(name, CONTENT[name])
             return
         self.store.put(name, CONTENT[name])
-        if name in self.here:
-            return self.use(name)
-        while self.held() + size > self.store.max_bytes:
+        self.use(name)
+        while name not in self.here and self.held() + size > self.store.max_bytes:
             self.here.discard(self.loose.popitem(last=False)[0])
         self.here.add(name)
         if name not in self.pins:
             self.loose[name] = size
-        return None
 
     @rule(name=names, other=names)
     def put_something_else(self, name: bytes, other: bytes) -> None:
@@ -224,12 +222,7 @@ def test_a_store_that_became_smaller_keeps_what_was_used_last(tmp_path: Path) ->
 def test_what_no_store_wrote_is_left_alone(tmp_path: Path) -> None:
     """Other files in the folder, also such that look alike, are neither served nor deleted."""
     name = name_of(b"x").hex()
-    others = [
-        tmp_path / "README",
-        tmp_path / "ab" / "notes.part",
-        tmp_path / "zz" / name,
-        tmp_path / "00" / ("ff" * 16),
-    ]
+    others = [tmp_path / path for path in ("README", "ab/notes.part", f"zz/{name}", "00/" + "ff" * 16)]
     for other in others:
         other.parent.mkdir(exist_ok=True)
         other.write_bytes(b"x")
@@ -339,6 +332,26 @@ def test_the_index_does_not_wait_for_a_disk_that_reads_slowly(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that blocks is one of POSIX")
+def test_a_slow_read_of_a_damaged_file_does_not_take_its_successor_away(tmp_path: Path) -> None:
+    """The tile was evicted and sent again while its old file was read: only the old one is damaged."""
+    store = opened(tmp_path / "tiles", 100)
+    name = name_of(bytes(60))
+    store.put(name, bytes(60))
+    file_of(tmp_path / "tiles", name).unlink()
+    os.mkfifo(tmp_path / "old")
+    os.link(tmp_path / "old", file_of(tmp_path / "tiles", name))
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(store.read, name)
+        with (tmp_path / "old").open("wb") as old:  # waits until it is being read
+            store.put(name_of(bytes(80)), bytes(80))
+            assert store.missing([name]) == [name]
+            store.put(name, bytes(60))
+            old.write(b"rubbish")
+        assert reading.result(timeout=10) is None
+    assert store.read(name) == bytes(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that blocks is one of POSIX")
 def test_the_index_does_not_wait_for_a_disk_that_writes_slowly(tmp_path: Path) -> None:
     """While a write hangs on the disk its tile is missing; whoever writes the same waits, and nobody else does."""
     store = opened(tmp_path, 1000)
@@ -387,7 +400,7 @@ def test_what_many_threads_send_at_once_is_written_once(tmp_path: Path) -> None:
 
 
 def test_many_threads_stay_in_bounds(tmp_path: Path) -> None:
-    """Threads write, read, pin and delete at random: the disk holds no more than allowed, reads are right, pins hold."""
+    """Threads write, read, pin and delete at random: the disk stays in bounds, reads are right, pins hold."""
     store = opened(tmp_path, 40_000)
     contents = [random.Random(index).randbytes(500 + index * 971 % 7500) for index in range(40)]
     vandals_favourite, *pinnable = contents
@@ -440,11 +453,11 @@ def certainly_on_disk(folder: Path) -> int:
     return sum(size for inode, size in before.items() if after.get(inode) == size)
 
 
-def files(folder: Path) -> dict[tuple[str, int], int]:
-    """Size of each file, by its path and inode."""
+def files(folder: Path) -> dict[tuple[str, int, int], int]:
+    """Size of each file, by what tells it from a later one at its place."""
     found = {}
     for path in folder.glob("*/*"):
         with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
             status = path.stat()
-            found[str(path), status.st_ino] = status.st_size
+            found[str(path), status.st_ino, status.st_mtime_ns] = status.st_size
     return found
