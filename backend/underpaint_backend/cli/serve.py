@@ -37,7 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
     )
+    keeping = parser.add_argument_group("what is kept")
+    keeping.add_argument("--keep-hours", type=_positive, default=24, metavar="N", help="for pictures nobody came for")
+    keeping.add_argument("--keep-gib", type=_positive, default=4, metavar="N", help="on the disk, for pixels")
+    keeping.add_argument(
+        "--journal-mib", type=_positive, default=1024, metavar="N", help="on the disk, for the journal"
+    )
+    keeping.add_argument("--drain-seconds", type=float, default=10.0, metavar="N", help="for jobs to end when stopped")
+    keeping.add_argument("--log-prompts", action="store_true", help="write what is painted into the log")
+    parser.add_argument(
+        "--stall-seconds", type=_positive, default=30, help="until a client that does not read is cut off"
+    )
     parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def _positive(word: str) -> int:
+    if not word.isdigit() or not int(word):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0; it was {word}")
+    return int(word)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,6 +76,12 @@ def _options(arguments: argparse.Namespace) -> Options:
         address=arguments.listen.host,
         port=arguments.listen.port,
         tls=_tls(arguments),
+        keep_seconds=arguments.keep_hours * 3600,
+        keep_bytes=arguments.keep_gib << 30,
+        journal_bytes=arguments.journal_mib << 20,
+        drain_seconds=arguments.drain_seconds,
+        stall_seconds=arguments.stall_seconds,
+        log_prompts=arguments.log_prompts,
     )
 
 
@@ -130,6 +153,9 @@ def _remember(arguments: argparse.Namespace, url: str) -> None:
         words += ["--models", str(folder.absolute())]
     for name, file in (("--tls-cert", arguments.tls_cert), ("--tls-key", arguments.tls_key)):
         words += [name, str(file.absolute())] if file else []
+    for name in ("keep_hours", "keep_gib", "journal_mib", "drain_seconds", "stall_seconds"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    words += ["--log-prompts"] if arguments.log_prompts else []
     words += ["--insecure-no-tls"] if arguments.insecure_no_tls else []
     for host in arguments.allow_host:
         words += ["--allow-host", host]

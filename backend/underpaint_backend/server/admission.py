@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Limits, Model, Request
 
 from ..models.suitability import reason_to_refuse
+from .sessions import Job
 
 
 def refuse(request: Request, models: Mapping[str, Model], limits: Limits) -> ErrorInfo | None:
@@ -16,6 +18,29 @@ def refuse(request: Request, models: Mapping[str, Model], limits: Limits) -> Err
     if model is None:
         return describe("unknown_model", detail=request.model)
     return _reason_in_limits(request, limits) or reason_to_refuse(request, model)
+
+
+def refuse_now(request: Request, jobs: Iterable[Job], work: int, used: int, limits: Limits) -> ErrorInfo | None:
+    """Why a request that can be done has to wait for another time; None if it need not.
+
+    `jobs` are those of the same token that have not ended; `used` is the work that it was charged for today.
+    """
+    waiting = list(jobs)
+    if len(waiting) >= limits.max_jobs:
+        return describe("too_many_jobs", detail=len(waiting))
+    held = sum(image.size for job in waiting for image in job.submit.request.images)
+    if held + sum(image.size for image in request.images) > limits.max_tile_bytes:
+        return describe("too_many_jobs", detail=f"{held >> 20} MiB of pixels")
+    if limits.work_per_day is not None and used + work > limits.work_per_day:
+        detail = f"{used} of {limits.work_per_day} megapixel steps, and this picture takes {work}"
+        return describe("allowance_used", detail=detail, when="00:00 UTC")
+    return None
+
+
+def work_of(request: Request, model: Model) -> int:
+    """What a request costs, in megapixel steps, rounded up: its area times its pictures times their steps."""
+    steps = request.steps or model.default_steps
+    return math.ceil(request.width * request.height * request.batch * steps / 1e6)
 
 
 def _reason_in_limits(request: Request, limits: Limits) -> ErrorInfo | None:

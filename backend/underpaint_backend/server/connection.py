@@ -1,35 +1,46 @@
-"""One client: its messages come in here and are answered, its outbox is emptied here."""
+"""One client: its messages come in here and are answered, and what is to be told to it goes out here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import singledispatchmethod
 
 from underpaint_protocol import __version__
-from underpaint_protocol.blobs import BlobStore
-from underpaint_protocol.errors import ErrorInfo, describe
+from underpaint_protocol.encodings import ENCODINGS
+from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
-    TERMINAL,
-    BlobChunk,
+    MAX_TILES,
+    RESUMED_ELSEWHERE,
+    Acknowledge,
     Cancel,
     Error,
+    Fetch,
+    Have,
     Hello,
     Limits,
-    Request,
+    Missing,
+    Resume,
+    Resumed,
     Submit,
+    Tile,
     Welcome,
     vocabulary,
 )
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from .admission import refuse
+from .admission import refuse, refuse_now, work_of
+from .book import Book, MissingTile, today
 from .hosts import Host
-from .outbox import Outbox, Overflow
-from .queue import Job, JobQueue
+from .journal import JournalError
+from .outbox import Outbox, TileWanted
+from .queue import JobQueue
+from .sessions import Job, Session
+from .tiles import StoreFull
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +48,32 @@ HELLO_TIMEOUT = 10.0
 SERVER = f"underpaint {__version__}"
 
 
-class Connection:
-    """A client that came through the gate. It owns the jobs that it submits."""
+@dataclass(frozen=True)
+class House:
+    """What all connections share."""
 
-    def __init__(self, socket: ServerConnection, host: Host, queue: JobQueue, limits: Limits) -> None:
-        self.outbox = Outbox()
+    host: Host
+    queue: JobQueue
+    book: Book
+    log_prompts: bool = False
+
+
+class Connection:
+    """A client that came through the gate."""
+
+    def __init__(self, socket: ServerConnection, owner: str, limits: Limits, house: House) -> None:
+        self.outbox = Outbox(self._taken_over)
+        self.owner = owner
         self._socket = socket
-        self._host = host
-        self._queue = queue
         self._limits = limits
-        self._blobs = BlobStore(limits.max_blob_bytes)
-        self._jobs: dict[str, Job] = {}
-        self._greeted = False
+        self._house = house
+        self._book = house.book
+        self._encoding = "raw"
+        self._session: Session | None = None
+        self._farewell: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
-        """Talk to the client until it goes away; its jobs are cancelled then."""
+        """Talk to the client until it goes away. Its jobs go on without it."""
         sender = asyncio.create_task(self._send())
         try:
             await self._receive()
@@ -61,112 +83,192 @@ class Connection:
             await self._socket.close(1008, "no hello came")
         finally:
             sender.cancel()
-            for job in list(self._jobs.values()):
-                self._queue.cancel(job)
+            if self._session is not None and self._session.outbox is self.outbox:
+                self._book.leave(self._session)
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection with a reason."""
+        await self._socket.close(code, reason)
+
+    def _taken_over(self) -> None:
+        self._farewell = asyncio.create_task(self.close(RESUMED_ELSEWHERE, "another connection resumed the session"))
+
+    def announce(self, message: Record) -> None:
+        """Tell the client something that concerns no job; nothing before it said hello."""
+        if self._session is not None:
+            self.outbox.put(message)
+
+    # What comes in
 
     async def _receive(self) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT) as patience:
             async for data in self._socket:
-                self._answer(data)
-                if self._greeted:
+                await self._answer(data)
+                await self.outbox.room()
+                if self._session is not None:
                     patience.reschedule(None)
 
-    def _answer(self, data: str | bytes) -> None:
+    async def _answer(self, data: str | bytes) -> None:
         try:
             if isinstance(data, str):
                 raise ProtocolError("a text frame came; messages are binary")
             message = vocabulary.decode(data)
-            if not self._greeted and not isinstance(message, Hello):
+            if self._session is None and not isinstance(message, Hello):
                 raise OutOfOrder("the first message must be “hello”")
-            self.answer(message)
+            await self.answer(message)
         except ProtocolError as error:
             job = error.job if isinstance(error, InvalidField) else None
-            self.put(Error(describe(error.code, detail=error), job))
+            self._refuse(job, error.code, detail=error)
 
-    def announce(self, message: Record) -> None:
-        """Tell the client something that concerns no job; nothing before it said hello."""
-        if self._greeted:
-            self.put(message)
+    def _refuse(self, job: str | None, code: str, **places: object) -> None:
+        self.outbox.put(Error(describe(code, **places), job))
 
-    def put(self, message: Record) -> None:
-        """Queue a message for the client; one who reads too slowly is disconnected."""
-        try:
-            self.outbox.put(message)
-        except Overflow as overflow:
-            log.warning("a client reads too slowly: %s", overflow)
-            self._socket.transport.abort()
-
-    def _deliver(self, message: Record) -> None:
-        """Pass on a message of one of this client's jobs."""
-        if isinstance(message, TERMINAL):
-            self._jobs.pop(message.job, None)
-        self.put(message)
-
-    async def _send(self) -> None:
-        try:
-            while True:
-                await self._socket.send(vocabulary.encode(await self.outbox.get()))
-        except ConnectionClosed:
-            pass
-        except Exception:
-            log.exception("nothing more can be sent to a client")
-            self._socket.transport.abort()
+    @property
+    def session(self) -> Session:
+        """The conversation that this connection carries, once it has greeted."""
+        assert self._session is not None
+        return self._session
 
     @singledispatchmethod
-    def answer(self, message: Record) -> None:
+    async def answer(self, message: Record) -> None:
         """Answer one message of the client; a new message is one more function registered below."""
         raise OutOfOrder(f"a “{vocabulary.name_of(message)}” does not come from a client")
 
     @answer.register
-    def _greet(self, hello: Hello) -> None:
-        if self._greeted:
+    async def _greet(self, hello: Hello) -> None:
+        if self._session is not None:
             raise OutOfOrder("“hello” came twice")
-        self._greeted = True
-        log.info("hello from %r", hello.client)
-        self.put(Welcome(SERVER, self._host.worker, self._host.models(), self._limits))
+        self._session = self._book.new_session(self.owner, hello.client)
+        self._encoding = next((name for name in hello.encodings if name in ENCODINGS), "raw")
+        log.info("hello from %r of %s", hello.client, self.owner)
+        host = self._house.host
+        self.outbox.put(Welcome(SERVER, self._session.id, host.worker, host.models(), self._limits))
+        self.outbox.follow(self._session, 0)
 
     @answer.register
-    def _store(self, chunk: BlobChunk) -> None:
-        self._blobs.add(chunk)
-
-    @answer.register
-    def _submit(self, submit: Submit) -> None:
-        reason = self._reason_to_refuse(submit)
-        if reason is not None:
-            return self.put(Error(reason, submit.job))
-        blobs = self._collect(submit.request)
-        if blobs is None:
-            return self.put(Error(describe("missing_pixels", detail="its blobs were not sent"), submit.job))
-        job = self._jobs[submit.job] = Job(submit, blobs, self._deliver)
-        if not self._queue.submit(job):
-            del self._jobs[submit.job]
-            self.put(Error(describe("shutting_down"), submit.job))
+    async def _resume(self, resume: Resume) -> None:
+        if self.session.jobs:
+            raise OutOfOrder("“resume” comes before the first job")
+        earlier = self._book.find(resume.session, self.owner)
+        if earlier is None:
+            return self._refuse(None, "unknown_session")
+        fresh, self._session = self.session, earlier
+        if fresh is not earlier:
+            self._book.leave(fresh)
+        self.outbox.put(Resumed(earlier.id, tuple(earlier.jobs)))
+        self.outbox.follow(earlier, resume.last_seq)
         return None
 
     @answer.register
-    def _cancel(self, cancel: Cancel) -> None:
-        job = self._jobs.get(cancel.job)
-        if job is None:
-            self.put(Error(describe("unknown_job"), cancel.job))
+    async def _have(self, have: Have) -> None:
+        self.outbox.put(Missing(tuple(self._book.tiles.missing(have.tiles)), query=have.query))
+
+    @answer.register
+    async def _store(self, tile: Tile) -> None:
+        try:
+            await self._book.store(tile)
+        except StoreFull:
+            self._refuse(None, "storage_full")
+
+    @answer.register
+    async def _submit(self, submit: Submit) -> None:
+        known = self.session.jobs.get(submit.job)
+        if known is not None:
+            if known.submit.request != submit.request:
+                self._refuse(submit.job, "duplicate_job")
+            return
+        if self._may_be_done(submit) and self._has_its_tiles(submit):
+            await self._accept(submit)
+
+    @answer.register
+    async def _cancel(self, cancel: Cancel) -> None:
+        job = self.session.jobs.get(cancel.job)
+        if job is None or job.state.ended:
+            self._refuse(cancel.job, "unknown_job")
         else:
-            self._queue.cancel(job)
+            await self._house.queue.cancel(job)
 
-    def _reason_to_refuse(self, submit: Submit) -> ErrorInfo | None:
-        if submit.job in self._jobs:
-            return describe("duplicate_job")
-        waiting = [image for job in self._jobs.values() for image in job.submit.request.images]
-        held = sum(image.size for image in (*waiting, *submit.request.images))
-        if len(self._jobs) >= self._limits.max_jobs or held > self._limits.max_blob_bytes:
-            return describe("too_many_jobs", detail=len(self._jobs))
-        models = {model.id: model for model in self._host.models()}
-        return refuse(submit.request, models, self._limits)
+    @answer.register
+    async def _fetch(self, fetch: Fetch) -> None:
+        job = self.session.jobs.get(fetch.job)
+        if job is None or not job.result_tiles.issuperset(fetch.tiles):
+            self._refuse(fetch.job, "unknown_job")
+        else:
+            self.outbox.send_tiles(fetch.tiles)
 
-    def _collect(self, request: Request) -> list[BlobChunk] | None:
-        """The chunks of all blobs that a request names; None if one is missing or has another size."""
-        collected: list[BlobChunk] = []
-        for image in request.images:
-            pieces = self._blobs.pieces(image.blob)
-            if pieces is None or pieces[0].size != image.size:
-                return None
-            collected += pieces
-        return collected
+    @answer.register
+    async def _acknowledge(self, acknowledge: Acknowledge) -> None:
+        job = self.session.jobs.get(acknowledge.job)
+        if job is not None and job.state.ended:
+            self._book.forget(job)
+
+    # A submit
+
+    def _may_be_done(self, submit: Submit) -> bool:
+        if self._house.queue.draining:
+            self._refuse(submit.job, "shutting_down")
+            return False
+        models = {model.id: model for model in self._house.host.models()}
+        reason = refuse(submit.request, models, self._limits)
+        if reason is None:
+            work = work_of(submit.request, models[submit.request.model])
+            used = self._book.usage[self.owner, today()]
+            reason = refuse_now(submit.request, self._book.unended(self.owner), work, used, self._limits)
+        if reason is not None:
+            self.outbox.put(Error(reason, submit.job))
+        return reason is None
+
+    def _has_its_tiles(self, submit: Submit) -> bool:
+        """Whether all tiles are here; if not, they are asked for."""
+        images, store = submit.request.images, self._book.tiles
+        missing = store.missing(name for image in images for name in image.tiles)
+        if missing:
+            self.outbox.put(Missing(tuple(missing[:MAX_TILES]), job=submit.job))
+            return False
+        if any(store.size_of(name) not in (size, None) for image in images for name, size in image.tile_sizes):
+            self._refuse(submit.job, "bad_tile", detail="a tile has another size than its place in the picture")
+            return False
+        return True
+
+    async def _accept(self, submit: Submit) -> None:
+        model = next(model for model in self._house.host.models() if model.id == submit.request.model)
+        place = self._house.queue.place_of(Job(self.session, submit))
+        try:
+            job = await self._book.accept(self.session, submit, place, work_of(submit.request, model))
+        except MissingTile:
+            self._has_its_tiles(submit)  # It went between the two; it is asked for again.
+            return
+        except JournalError as error:
+            self._refuse(submit.job, error.code, detail=error.detail)
+            return
+        if self._house.log_prompts:
+            log.info("the job %s: %r", job.id, submit.request.prompt)
+        await self._house.queue.add(job)
+        older = self.session.jobs.get(submit.supersedes or "")
+        if older is not None and not older.state.ended:
+            await self._house.queue.cancel(older)
+
+    # What goes out
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._send_in_time(await self._frame(await self.outbox.next()))
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            log.warning("%r does not read; it is cut off, and what it missed waits for it", self._session)
+            self._socket.transport.abort()
+        except Exception:
+            log.exception("nothing more can be sent to a client")
+            self._socket.transport.abort()
+
+    async def _send_in_time(self, frame: bytes) -> None:
+        async with asyncio.timeout(self._limits.stall_seconds):
+            await self._socket.send(frame)
+
+    async def _frame(self, message: Record | TileWanted) -> bytes:
+        if isinstance(message, TileWanted):
+            tile = await self._book.packed(message.name, self._encoding)
+            message = tile or Error(describe("missing_pixels", detail="it was lost on the daemon's disk"))
+        return vocabulary.encode(message)

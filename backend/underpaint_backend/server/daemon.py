@@ -7,33 +7,59 @@ import contextlib
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
 
-from underpaint_protocol.locations import DEFAULT_PORT
-from underpaint_protocol.messages import MAX_FRAME, SUBPROTOCOL, Limits, Status, Worker
+from underpaint_protocol.errors import describe
+from underpaint_protocol.locations import DEFAULT_PORT, data_folder
+from underpaint_protocol.messages import MAX_FRAME, REVOKED, SUBPROTOCOL, Limits, Status, Worker
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from .connection import Connection
-from .handshake import Gate
+from .book import Book, Keep
+from .connection import Connection, House
+from .handshake import Gate, Refusal, owner_of, refuse_with
 from .hosts import Host
+from .journal import Journal
+from .owners import Owner
 from .queue import JobQueue
+from .tiles import TileStore
 
 log = logging.getLogger(__name__)
 
-LIMITS = Limits(max_pixels=16 << 20, max_jobs=64, max_batch=8, max_blob_bytes=256 << 20)
+MAX_BATCH = 8
+STALL_SECONDS = 30
+"""Seconds that a client may leave what is sent to it unread."""
+PING_INTERVAL = 20.0
+"""Seconds between pings, which keep idle proxies from closing the connection."""
+CHORES_INTERVAL = 5.0
+"""Seconds between two looks at what has grown too old, and at tokens that were taken back."""
+RESTARTING = 1012
+"""Close code of RFC 6455's registry: the service restarts, and clients may come again."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where to listen, whom to let in, and what each client may ask for."""
+    """Where to listen, whom to let in, and what is kept for how long.
+
+    `home` is the folder of the journal and the tiles. `keep_bytes` bounds the tiles on the disk, `journal_bytes` the
+    journal; `drain_seconds` is how long jobs may go on when the daemon is stopped.
+    """
 
     gate: Gate
     address: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     tls: ssl.SSLContext | None = None
-    limits: Limits = field(default=LIMITS)
+    home: Path = field(default_factory=data_folder)
+    keep_seconds: int = 24 * 3600
+    keep_bytes: int = 4 << 30
+    journal_bytes: int = 1 << 30
+    drain_seconds: float = 10.0
+    stall_seconds: int = STALL_SECONDS
+    log_prompts: bool = False
 
 
 class Daemon:
@@ -42,36 +68,51 @@ class Daemon:
     def __init__(self, host: Host, options: Options) -> None:
         self._host = host
         self._options = options
-        self._queue = JobQueue(host)
+        journal = Journal(options.home / "journal.sqlite", options.journal_bytes)
+        store = TileStore(options.home / "tiles", options.keep_bytes)
+        self._book = Book(journal, store, Keep(options.keep_seconds))
+        self._queue = JobQueue(host, self._book)
+        self._house = House(host, self._queue, self._book, options.log_prompts)
         self._connections: set[Connection] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Server]:
-        """Listen until the context is left; then clients are told, jobs end, and the worker is gone.
+        """Listen until the context is left; then what runs may end, clients are told, and the worker is gone.
 
-        Raises `OSError` if the address cannot be used.
+        Raises `OSError` if the address or the folder cannot be used.
         """
         options = self._options
-        async with serve(
-            self._serve,
-            options.address,
-            options.port,
-            ssl=options.tls,
-            process_request=options.gate.process_request,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            max_size=MAX_FRAME,
-            close_timeout=1,
-            server_header=None,
-        ) as server:
-            worker = asyncio.create_task(self._queue.work())
-            await self._host.start(self._tell)
-            try:
-                yield server
-            finally:
-                self._queue.shut_down()
-                worker.cancel()
-                await asyncio.gather(worker, self._host.close(), self._say_goodbye(), return_exceptions=True)
+        waiting = await self._book.open()
+        try:
+            async with serve(
+                self._serve,
+                options.address,
+                options.port,
+                ssl=options.tls,
+                process_request=self._process_request,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                max_size=MAX_FRAME,
+                max_queue=4,
+                open_timeout=10,
+                ping_interval=PING_INTERVAL,
+                close_timeout=1,
+                server_header=None,
+            ) as server:
+                for job in waiting:
+                    await self._queue.add(job)
+                tasks = [asyncio.create_task(self._queue.work()), asyncio.create_task(self._do_chores())]
+                await self._host.start(self._tell)
+                try:
+                    yield server
+                finally:
+                    await self._wind_down(tasks)
+        finally:
+            await self._book.close()
+
+    def hurry(self) -> None:
+        """Do not wait for jobs that run; they go on at the next start."""
+        self._queue.hurry()
 
     def url(self, server: Server) -> str:
         """The address under which clients reach `server`."""
@@ -79,37 +120,93 @@ class Daemon:
         scheme = "wss" if self._options.tls else "ws"
         return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}"
 
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The gate's own conditions, and those that only the daemon knows of."""
+        response = self._options.gate.process_request(connection, request)
+        if response is not None:
+            return response
+        owner = owner_of(connection)
+        if self._queue.draining:
+            refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, describe("shutting_down"), 5)
+            return refuse_with(connection, refusal)
+        if sum(other.owner == owner.name for other in self._connections) >= owner.allowance.connections:
+            error = describe("too_many_connections", detail=owner.allowance.connections)
+            return refuse_with(connection, Refusal(HTTPStatus.TOO_MANY_REQUESTS, error, 60))
+        return None
+
     async def _serve(self, socket: ServerConnection) -> None:
-        connection = Connection(socket, self._host, self._queue, self._options.limits)
+        owner = owner_of(socket)
+        connection = Connection(socket, owner.name, self._limits(owner), self._house)
         self._connections.add(connection)
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
 
+    def _limits(self, owner: Owner) -> Limits:
+        allowance = owner.allowance
+        return Limits(
+            max_pixels=allowance.pixels,
+            max_jobs=allowance.jobs,
+            max_batch=MAX_BATCH,
+            max_tile_bytes=allowance.tile_bytes,
+            keep_seconds=self._options.keep_seconds,
+            stall_seconds=self._options.stall_seconds,
+            work_per_day=allowance.work_per_day,
+        )
+
+    async def _wind_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        self._queue.draining = True
+        for connection in self._connections:
+            connection.announce(Status(self._host.worker, draining=True))
+        await self._queue.drain(self._options.drain_seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._host.close(), self._say_goodbye(), return_exceptions=True)
+
     async def _say_goodbye(self) -> None:
-        """Give clients that read a moment to hear how their jobs ended."""
+        """Give clients that read a moment to hear how their jobs stand, and close."""
+        connections = list(self._connections)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
-                await asyncio.gather(*(connection.outbox.drained() for connection in self._connections))
+                await asyncio.gather(*(connection.outbox.drained() for connection in connections))
+        closing = [connection.close(RESTARTING, "the daemon is being stopped") for connection in connections]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    async def _do_chores(self) -> None:
+        while True:
+            await asyncio.sleep(CHORES_INTERVAL)
+            self._book.expire()
+            names = self._options.gate.tokens.names()
+            for connection in [other for other in self._connections if other.owner not in names]:
+                await connection.close(REVOKED, "the token was taken back")
 
     def _tell(self, worker: Worker) -> None:
         for connection in self._connections:
-            connection.announce(Status(worker))
+            connection.announce(Status(worker, draining=self._queue.draining))
 
 
 async def serve_until_signal(daemon: Daemon, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `on_listening` hears the address once clients can connect.
 
+    A second signal does not wait for running jobs.
+
     Raises `OSError` if the address cannot be used.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        if stop.is_set():
+            daemon.hurry()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, signalled)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(signalled))
     async with daemon.listening() as server:
         on_listening(daemon.url(server))
         await stop.wait()

@@ -72,7 +72,7 @@ class Gate:
         """
         examined = self.examine(request.headers, _address(connection))
         if isinstance(examined, Refusal):
-            return _answer(connection, examined)
+            return refuse_with(connection, examined)
         connection.owner = examined  # type: ignore[attr-defined]
         return None
 
@@ -95,7 +95,8 @@ def owner_of(connection: ServerConnection) -> Owner:
     return owner
 
 
-def _answer(connection: ServerConnection, refusal: Refusal) -> Response:
+def refuse_with(connection: ServerConnection, refusal: Refusal) -> Response:
+    """The HTTP answer that refuses a handshake."""
     response = connection.respond(refusal.status, json.dumps(refusal.error.to_wire(), ensure_ascii=False))
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json; charset=utf-8"

@@ -1,79 +1,121 @@
-"""What waits to be sent to one client, in three lanes.
+"""What is to be sent on one connection, in four lanes.
 
-Control (answers, progress) goes first. A preview is a latest-wins slot per picture. Bulk, the chunks of finished
-pictures with the `result` and the end of the job behind them, goes last and yields between chunks. So the order
-within a job is kept, and no large transfer holds up a small message.
+Answers go first. Then the state of the session's jobs, in order and without gaps: these are read from the session's
+log, so they wait there and not here. Then the newest previews and queue places, one slot each. Last come the tiles
+that the client fetches, which are read from the disk one at a time, when the line is free for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import TERMINAL, BlobChunk, Preview, Result
+from underpaint_protocol.messages import Preview
 
-MAX_WAITING = 1 << 28
-"""Bytes of finished pictures that may wait for one client; four pictures of 16 MP."""
+from .sessions import Session
+
+MAX_ANSWERS = 256
+"""Answers that may wait; a client that asks for more is not read until it has taken some."""
+MAX_TILES = 16_384
+"""Tiles that may wait to be sent: 4 GiB of pixels, of which only the names lie here."""
 
 
-class Overflow(Exception):
-    """The client reads too slowly: more waits for it than it may cost."""
+@dataclass(frozen=True)
+class TileWanted:
+    """A tile that is to be read and sent."""
+
+    name: bytes
 
 
 class Outbox:
-    """Messages of one client that were not sent yet."""
+    """The way out of one connection."""
 
-    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
-        self.max_waiting = max_waiting
-        self._control: deque[Record] = deque()
-        self._previews: dict[tuple[str, int], Preview] = {}
-        self._bulk: deque[Record] = deque()
-        self._waiting = 0
+    def __init__(self, taken_over: Callable[[], None] = lambda: None) -> None:
+        """`taken_over` is called when another connection goes on with this one's session."""
+        self._taken_over = taken_over
+        self._answers: deque[Record] = deque()
+        self._slots: dict[tuple[str, str, int], Record] = {}
+        self._tiles: deque[bytes] = deque()
+        self._session: Session | None = None
+        self._told = 0
         self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
         self._idle = asyncio.Event()
 
-    def put(self, message: Record) -> None:
-        """Queue a message without waiting.
+    def follow(self, session: Session, last_seq: int) -> None:
+        """Tell what `session` has to say after `last_seq`, from now on; nobody else is told any more."""
+        other, session.outbox = session.outbox, self
+        self._session, self._told = session, last_seq
+        if other is not None and other is not self:
+            other.lose()
+        self.wake()
 
-        Raises `Overflow` if too much waits already.
-        """
-        if isinstance(message, Preview):
-            self._previews[message.job, message.index] = message
-        elif isinstance(message, (BlobChunk, Result, *TERMINAL)):
-            self._put_bulk(message)
-        else:
-            self._control.append(message)
-            if len(self._control) > 10_000:
-                raise Overflow("ten thousand messages wait")
+    def lose(self) -> None:
+        """Another connection follows the session now."""
+        self._session = None
+        self._slots.clear()
+        self._tiles.clear()
+        self._taken_over()
+
+    def put(self, answer: Record) -> None:
+        """Queue an answer, or news that concern no job."""
+        self._answers.append(answer)
+        self.wake()
+
+    def show(self, message: Record) -> None:
+        """Put a preview or a queue place into its slot, where it takes the place of an older one."""
+        name: str = message.job  # type: ignore[attr-defined]
+        index = message.index if isinstance(message, Preview) else 0
+        self._slots[name, type(message).__name__, index] = message
+        self.wake()
+
+    def drop_slots(self, job: str) -> None:
+        """The job ended: no preview of it is sent any more."""
+        self._slots = {key: slot for key, slot in self._slots.items() if key[0] != job}
+
+    def send_tiles(self, names: Iterable[bytes]) -> None:
+        """Queue tiles."""
+        self._tiles.extend(names)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to send."""
         self._filled.set()
         self._idle.clear()
+        if len(self._answers) >= MAX_ANSWERS or len(self._tiles) >= MAX_TILES:
+            self._room.clear()
 
-    def _put_bulk(self, message: Record) -> None:
-        if isinstance(message, BlobChunk):
-            self._waiting += len(message.data)
-            if self._waiting > self.max_waiting:
-                raise Overflow(f"{self._waiting} bytes wait")
-        elif isinstance(message, TERMINAL):
-            self._previews = {key: slot for key, slot in self._previews.items() if key[0] != message.job}
-        self._bulk.append(message)
+    async def room(self) -> None:
+        """Wait until another question of the client can be answered."""
+        await self._room.wait()
 
-    async def get(self) -> Record:
+    async def next(self) -> Record | TileWanted:
         """The next message to send; waits until there is one."""
         while True:
-            if self._control:
-                return self._control.popleft()
-            if self._previews:
-                return self._previews.pop(next(iter(self._previews)))
-            if self._bulk:
-                message = self._bulk.popleft()
-                if isinstance(message, BlobChunk):
-                    self._waiting -= len(message.data)
-                return message
             self._filled.clear()
+            message = self._take()
+            if message is not None:
+                if len(self._answers) < MAX_ANSWERS and len(self._tiles) < MAX_TILES:
+                    self._room.set()
+                return message
             self._idle.set()
             await self._filled.wait()
 
     async def drained(self) -> None:
         """Wait until everything was taken and whoever took it asked for more."""
         await self._idle.wait()
+
+    def _take(self) -> Record | TileWanted | None:
+        if self._answers:
+            return self._answers.popleft()
+        entry = self._session.after(self._told) if self._session is not None else None
+        if entry is not None:
+            self._told = entry.seq
+            return entry.message
+        if self._slots:
+            return self._slots.pop(next(iter(self._slots)))
+        return TileWanted(self._tiles.popleft()) if self._tiles else None

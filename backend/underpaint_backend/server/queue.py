@@ -1,109 +1,193 @@
-"""Jobs that wait for the worker, and the one that runs."""
+"""Jobs that wait for a worker, and those that run: whose turn it is, and what happens when a worker dies."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
-from underpaint_protocol.jobs import JobState
-from underpaint_protocol.messages import Accepted, BlobChunk, Cancelled, Failed, Submit
+from underpaint_protocol.messages import TERMINAL, Cancelled, Done, Failed, Position, Preview, Result, Tile
 
+from .book import Book, MissingTile
 from .hosts import Host
+from .sessions import Job
+from .tiles import StoreFull
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
+MAX_DEATHS = 2
+"""Workers that may die over one job in one life of the daemon: it is tried again once."""
+MAX_ATTEMPTS = 5
+"""Starts of one job in all lives of the daemon, in case it is the job that ends them."""
+TELL_INTERVAL = 0.2
+"""Seconds between two rounds of telling clients their place in the queue."""
 
-@dataclass(eq=False)
-class Job:
-    """One accepted job. `deliver` takes its messages to the client that submitted it."""
-
-    submit: Submit
-    blobs: Sequence[BlobChunk]
-    deliver: Callable[[Record], None]
-    state: JobState = field(default_factory=JobState)
-    started: bool = False
-
-    @property
-    def id(self) -> str:
-        return self.submit.job
-
-    def emit(self, message: Record) -> None:
-        """Deliver a message if the life of the job allows it.
-
-        Raises `OutOfOrder` if not.
-        """
-        self.state.apply(message)
-        self.deliver(message)
+End = Done | Failed | Cancelled
 
 
 class JobQueue:
-    """Gives jobs to a host, in the order in which they came, as many at once as it can run."""
+    """Gives jobs to a host, fairly between clients, as many at once as it can run."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, book: Book) -> None:
         self._host = host
-        self._waiting: list[Job] = []
+        self._book = book
+        self._turns: Turns[Job] = Turns(_owner, _session, _model)
         self._running: list[Job] = []
+        self._warm: list[str] = []
         self._filled = asyncio.Event()
-        self._closed = False
+        self._moved = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._deaths: dict[Job, int] = {}
+        self.draining = False
 
-    def submit(self, job: Job) -> bool:
-        """Accept a job and tell its client how many go before it; false if no job is accepted any more."""
-        if self._closed:
-            return False
-        position = len(self._waiting) + len(self._running)
-        self._waiting.append(job)
-        job.emit(Accepted(job.id, position))
-        self._filled.set()
-        return True
+    def place_of(self, job: Job) -> int:
+        """How many jobs would go before `job` if it were added now."""
+        self._turns.add(job)
+        place = self._turns.order().index(job)
+        self._turns.remove(job)
+        return place + len(self._running)
 
-    def cancel(self, job: Job) -> None:
+    async def add(self, job: Job) -> None:
+        """Queue an accepted job."""
+        if job.cancelled:
+            await self._book.end(job, Cancelled(job.id))
+            return
+        self._turns.add(job)
+        self._changed()
+
+    async def cancel(self, job: Job) -> None:
         """Stop a job: at once while it waits, through the host while it runs, and nothing if it has ended."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-            job.emit(Cancelled(job.id))
+        job.cancelled = True
+        if self._turns.remove(job):
+            self._changed()
+            await self._book.end(job, Cancelled(job.id))
         elif job in self._running:
             self._host.cancel(job.id)
 
     async def work(self) -> None:
         """Run jobs until this task is cancelled."""
         async with asyncio.TaskGroup() as workers:
+            workers.create_task(self._tell_places())
             for _ in range(self._host.capacity):
                 workers.create_task(self._work())
 
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more, and give what runs this long to end."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+        except TimeoutError:
+            log.info("%d jobs go on at the next start", len(self._running))
+
+    def hurry(self) -> None:
+        """End `drain` at once."""
+        self._quiet.set()
+
     async def _work(self) -> None:
         while True:
-            while not self._waiting:
-                self._filled.clear()
-                await self._filled.wait()
-            job = self._waiting.pop(0)
+            job = await self._next()
             self._running.append(job)
+            self._quiet.clear()
+            self._warm = [job.submit.request.model, *self._warm][: self._host.capacity]
             try:
                 await self._run(job)
+            except Exception:  # a fault of ours must not leave all others waiting
+                log.exception("the job %s broke", job.id)
             finally:
                 self._running.remove(job)
+                if not self._running:
+                    self._quiet.set()
+                self._changed()
+
+    async def _next(self) -> Job:
+        while True:
+            self._filled.clear()
+            job = None if self.draining else self._turns.take(self._warm)
+            if job is not None:
+                return job
+            await self._filled.wait()
 
     async def _run(self, job: Job) -> None:
+        if job.attempts >= MAX_ATTEMPTS:
+            detail = f"this job was begun {job.attempts} times"
+            return await self._end(job, Failed(job.id, describe("worker_died", detail=detail)))
         began = time.monotonic()
+        self._book.start(job)
+        end = await self._attempt(job)
+        if self._again(job, end):
+            log.warning("the worker died over the job %s; it is tried again", job.id)
+            return self._turns.put_back(job)
+        log.info("the job %s: %s after %.2f s", job.id, type(end).__name__.lower(), time.monotonic() - began)
+        return await self._end(job, end)
+
+    async def _attempt(self, job: Job) -> End:
+        """Run a job once and pass on what happens; returns how it ended."""
         try:
-            async with aclosing(self._host.run(job.submit, job.blobs)) as messages:
+            async with aclosing(self._host.run(job.submit, self._book.tiles_of(job))) as messages:
                 async for message in messages:
-                    job.emit(message)
+                    if isinstance(message, TERMINAL):
+                        return message
+                    await self._pass_on(job, message)
+        except MissingTile:
+            return Failed(job.id, describe("missing_pixels", detail="it was lost on the daemon's disk"))
+        except StoreFull:
+            return Failed(job.id, describe("storage_full"))
         except Exception:
             log.exception("the job %s broke", job.id)
-        if not job.state.ended:
-            job.emit(Failed(job.id, describe("internal")))
-        log.info("the job %s ended after %.2f s", job.id, time.monotonic() - began)
+        return Failed(job.id, describe("internal"))
 
-    def shut_down(self) -> None:
-        """End every job with a sentence that says why; none is accepted afterwards."""
-        self._closed = True
-        for job in [*self._running, *self._waiting]:
-            if not job.state.ended:
-                job.emit(Failed(job.id, describe("shutting_down")))
-        self._waiting.clear()
+    async def _pass_on(self, job: Job, message: Record) -> None:
+        if isinstance(message, Tile):
+            await self._book.store_result(job, message)
+        elif isinstance(message, Result):
+            await self._book.result(job, message)
+        elif isinstance(message, Preview):
+            job.session.show(message)
+        else:
+            self._book.tell(job, message)
+
+    def _again(self, job: Job, end: End) -> bool:
+        """Whether the job is to be tried once more, because it is its worker that died."""
+        if not isinstance(end, Failed) or end.error.code != "worker_died" or job.cancelled:
+            return False
+        self._deaths[job] = self._deaths.get(job, 0) + 1
+        return self._deaths[job] < MAX_DEATHS
+
+    async def _end(self, job: Job, end: End) -> None:
+        self._deaths.pop(job, None)
+        if job.cancelled and isinstance(end, Failed) and end.error.code == "worker_died":
+            end = Cancelled(job.id)
+        await self._book.end(job, end)
+
+    def _changed(self) -> None:
+        self._filled.set()
+        self._moved.set()
+
+    async def _tell_places(self) -> None:
+        """Tell every waiting client its place whenever that changed, but not more often than it can be read."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            for place, job in enumerate(self._turns.order(), len(self._running)):
+                if job.position != place:
+                    job.position = place
+                    job.session.show(Position(job.id, place))
+            await asyncio.sleep(TELL_INTERVAL)
+
+
+def _owner(job: Job) -> str:
+    return job.session.owner
+
+
+def _session(job: Job) -> str:
+    return job.session.id
+
+
+def _model(job: Job) -> str:
+    return job.submit.request.model

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Protocol
 
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import BlobChunk, Model, Submit, Worker
+from underpaint_protocol.messages import Model, Submit, Tile, Worker
 
 from ...worker.interface import Memory
 
@@ -28,10 +28,11 @@ class Host(Protocol):
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         """Begin to start the worker, without waiting for it; `on_change` hears of every new state."""
 
-    def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
+    def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
         """Run one job and yield its messages; the last one is `Done`, `Failed` or `Cancelled`, whatever happens.
 
-        At most `capacity` jobs are run at once. Closing the generator early stops the job.
+        `tiles` are those that the request names, raw; what they raise is raised here. The tiles of a result come
+        before it. At most `capacity` jobs are run at once. Closing the generator early stops the job.
         """
 
     def cancel(self, job: str) -> None:

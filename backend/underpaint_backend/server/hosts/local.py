@@ -13,14 +13,14 @@ import logging
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import MalformedMessage, ProtocolError
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import TERMINAL, BlobChunk, Cancel, Cancelled, Failed, Model, Submit, Worker
+from underpaint_protocol.messages import TERMINAL, Cancel, Cancelled, Failed, Model, Submit, Tile, Worker
 
 from ...models.catalog import default_roots, find_models
 from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, frame, vocabulary
@@ -82,7 +82,7 @@ class LocalHost:
         self._on_change = on_change
         self._supervisor = asyncio.create_task(self._supervise())
 
-    async def run(self, submit: Submit, blobs: Iterable[BlobChunk]) -> AsyncGenerator[Record]:
+    async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
         run = self._run = _Run(submit.job)
         ended = False
         try:
@@ -91,7 +91,9 @@ class LocalHost:
                 yield early
                 return
             run.begun = True
-            await self._send(*blobs, submit)
+            async for tile in tiles:
+                await self._send(tile)
+            await self._send(submit)
             run.submitted = True
             if run.cancel_wanted:
                 await self._send(Cancel(run.job))

@@ -1,0 +1,347 @@
+"""The book of all sessions and jobs: what lies in memory, in the journal and in the tile store, kept in step.
+
+A job is written down before it is accepted, and its results and its end before they are told. What is in the book when
+the daemon is killed is in it again at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from asyncio import Future
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from underpaint_protocol.encodings import decode, encode
+from underpaint_protocol.exceptions import TileError
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import (
+    Accepted,
+    Cancelled,
+    Done,
+    Failed,
+    Result,
+    Started,
+    Submit,
+    Tile,
+    vocabulary,
+)
+
+from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, SessionRow
+from .sessions import SPARE, Entry, Job, Session
+from .tiles import BadTile, StoreFull, TileStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GRACE = 3600.0
+"""Seconds for which nothing is too old after a start, and for which a session without jobs is remembered. Whoever sets
+the clock of the machine a year ahead must not lose the pictures that wait."""
+
+NUMBERS = 2 * SPARE
+"""Sequence numbers that are reserved at once."""
+
+
+class MissingTile(Exception):
+    """A tile that a job needs is not in the store any more."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How long results wait for their clients, in seconds."""
+
+    seconds: float = 24 * 3600.0
+
+
+class Book:
+    """All sessions and jobs of one daemon. Everything is called on the event loop."""
+
+    def __init__(self, journal: Journal, tiles: TileStore, keep: Keep) -> None:
+        self.tiles = tiles
+        self.sessions: dict[str, Session] = {}
+        self.usage: Counter[tuple[str, str]] = Counter()
+        """Work by owner and day, in megapixel steps."""
+        self._journal = journal
+        self._keep = keep
+        self._threads = ThreadPoolExecutor(4, "tiles")
+
+    # The whole book
+
+    async def open(self) -> list[Job]:
+        """Read what an earlier daemon left; returns the jobs that have not ended, in the order of their acceptance.
+
+        Raises `OSError` if the folder of the tiles cannot be used.
+        """
+        await self._in_thread(self.tiles.open)
+        contents = await self._journal.open()
+        self.usage.update(contents.usage)
+        for row in contents.sessions:
+            session = self.sessions[row.id] = Session(row.id, row.owner, row.client, row.reserved)
+            session.stored, session.left_at = True, time.monotonic()
+        for job_row in contents.jobs:
+            self._restore_job(job_row)
+        for session in self.sessions.values():
+            self._restore_log(session, [row for row in contents.events if row.session == session.id])
+        return [job for row in contents.jobs if (job := self._ready_again(row)) is not None]
+
+    async def close(self) -> None:
+        """Write down what is on its way, and let go of all files."""
+        await self._journal.close()
+        self._threads.shutdown()
+
+    def expire(self) -> None:
+        """Forget results that nobody came for, and sessions that nobody uses; to be called now and then."""
+        now = time.monotonic()
+        for job in list(self._ended()):
+            if job.ended_at is not None and now - job.ended_at > self._keep.seconds:
+                log.warning("nobody came for the job %s of %r in time; it is forgotten", job.id, job.session)
+                self.forget(job)
+        for session in list(self.sessions.values()):
+            if session.outbox is None and not session.jobs and now - session.left_at > GRACE:
+                del self.sessions[session.id]
+                if session.stored:
+                    self._journal.forget_session(session.id)
+        self._journal.forget_usage_before(today())
+
+    # Sessions
+
+    def new_session(self, owner: str, client: str) -> Session:
+        """A session for a client that just greeted."""
+        session = Session(secrets.token_hex(16), owner, client)
+        self.sessions[session.id] = session
+        return session
+
+    def find(self, name: str, owner: str) -> Session | None:
+        """The session called `name`, if it belongs to `owner`."""
+        session = self.sessions.get(name)
+        return session if session is not None and session.owner == owner else None
+
+    def leave(self, session: Session) -> None:
+        """The connection that had `session` is gone. A session without jobs and history is nothing to come back to."""
+        session.outbox, session.left_at = None, time.monotonic()
+        if not session.jobs and not session.stored:
+            self.sessions.pop(session.id, None)
+
+    def unended(self, owner: str) -> list[Job]:
+        """Jobs of one owner that wait or run."""
+        return [job for session in self.sessions.values() if session.owner == owner for job in session.unended()]
+
+    # The life of a job
+
+    async def accept(self, session: Session, submit: Submit, position: int, work: int) -> Job:
+        """Write a job down and tell its client.
+
+        Raises `JournalError` if that is not possible, and `MissingTile` if its tiles are not all here; there is no
+        job then.
+        """
+        job = Job(session, submit, work, today())
+        self._pin_request(job)
+        session.jobs[job.id] = job
+        try:
+            await self._write_down(job, position)
+        except JournalError:
+            self._unpin_request(job)
+            raise
+        self.usage[session.owner, job.day] += work
+        job.position = position
+        return job
+
+    def start(self, job: Job) -> None:
+        """The job is given to a worker."""
+        job.attempts += 1
+        self._journal.start(job.session.id, job.id, job.attempts)
+        self.tell(job, Started(job.id, job.attempts))
+
+    def tell(self, job: Job, message: Record) -> None:
+        """Tell the client how far its job is."""
+        self._reserve_numbers(job.session)
+        job.session.tell(job, message)
+
+    async def result(self, job: Job, result: Result) -> None:
+        """One of the job's pictures is finished; its tiles were stored before."""
+        if any(known.index == result.index for known in job.results):
+            return  # It was finished before the worker died, and is the same picture.
+        job.results.append(result)
+        entry = job.session.tell(job, result, safe=False)
+        await self._safely(job, self._journal.append(_row(job.session, entry)), entry)
+
+    async def end(self, job: Job, message: Done | Failed | Cancelled) -> None:
+        """The job ended."""
+        entry = job.session.tell(job, message, safe=False)
+        job.ended_at = time.monotonic()
+        self._unpin_request(job)
+        if not isinstance(message, Done) and job.work:
+            self.usage[job.session.owner, job.day] -= job.work
+            self._journal.refund(job.session.owner, job.day, job.work)
+        await self._safely(job, self._journal.end(_row(job.session, entry), time.time()), entry)
+
+    def forget(self, job: Job) -> None:
+        """The client has everything, or nobody came for it."""
+        job.session.forget(job)
+        for name in job.result_pins:
+            self.tiles.unpin((name,))
+        job.result_pins.clear()
+        self._journal.forget(job.session.id, job.id)
+
+    # Tiles
+
+    async def store(self, tile: Tile) -> None:
+        """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
+        try:
+            await self._in_thread(self._unpack, tile)
+        except BadTile as bad:
+            raise TileError(str(bad)) from None
+
+    async def store_result(self, job: Job, tile: Tile) -> None:
+        """Keep a tile of a result until the job is forgotten. Where there is no room, older results have to go.
+
+        Raises `StoreFull` if even that does not help.
+        """
+        while True:
+            try:
+                await self.store(tile)
+                self.tiles.pin((tile.name,))
+                return job.result_pins.append(tile.name)
+            except KeyError:
+                continue  # It was evicted between the two.
+            except StoreFull:
+                if not self._forget_oldest():
+                    raise
+
+    async def packed(self, name: bytes, encoding: str) -> Tile | None:
+        """A tile as it is sent; None if it is not here any more."""
+        return await self._in_thread(self._pack, name, encoding)
+
+    async def tiles_of(self, job: Job) -> AsyncIterator[Tile]:
+        """The tiles that the job's request names, raw. Raises `MissingTile` if one is gone or damaged."""
+        for name in job.tiles:
+            tile = await self.packed(name, "raw")
+            if tile is None:
+                raise MissingTile
+            yield tile
+
+    def _unpack(self, tile: Tile) -> None:
+        if self.tiles.size_of(tile.name) is None:
+            self.tiles.put(tile.name, decode(tile.encoding, tile.data, tile.size))
+
+    def _pack(self, name: bytes, encoding: str) -> Tile | None:
+        data = self.tiles.read(name)
+        if data is None:
+            return None
+        packed = encode(encoding, data)
+        return Tile(name, len(data), packed, encoding) if len(packed) < len(data) else Tile(name, len(data), data)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    # What only this module does
+
+    def _pin_request(self, job: Job) -> None:
+        try:
+            self.tiles.pin(job.tiles)
+        except KeyError:
+            raise MissingTile from None
+        job.request_pins = job.tiles
+
+    def _unpin_request(self, job: Job) -> None:
+        self.tiles.unpin(job.request_pins)
+        job.request_pins = ()
+
+    async def _write_down(self, job: Job, position: int) -> None:
+        session = job.session
+        self._reserve_numbers(session)
+        if not session.stored:
+            row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
+            self._journal.open_session(row)
+            session.stored = True
+        entry = session.tell(job, Accepted(job.id, position), safe=False)
+        row_of_job = JobRow(session.id, job.id, vocabulary.encode(job.submit), 0, time.time(), None)
+        try:
+            await self._journal.accept(row_of_job, _row(session, entry), (session.owner, job.day, job.work))
+        except JournalError:
+            session.take_back(job, entry)
+            session.stored = False  # Perhaps the journal began anew; it is told of the session once more.
+            raise
+        session.now_safe(entry)
+
+    async def _safely(self, job: Job, written: Future[None], entry: Entry) -> None:
+        """Tell what was written down; if it cannot be, it is still told to whoever listens."""
+        try:
+            await written
+        except (JournalError, Contradiction) as error:
+            log.error("the job %s could not be written down: %s", job.id, error)
+        job.session.now_safe(entry)
+
+    def _reserve_numbers(self, session: Session) -> None:
+        if session.needs_numbers:
+            session.reserved += NUMBERS
+            if session.stored:
+                self._journal.reserve(session.id, session.reserved)
+
+    def _forget_oldest(self) -> bool:
+        """Make room: the job that ended first goes. False if there is none."""
+        oldest = min(self._ended(), key=lambda job: job.ended_at or 0.0, default=None)
+        if oldest is None:
+            return False
+        log.warning("there is no room; the job %s, which nobody came for, is forgotten", oldest.id)
+        self.forget(oldest)
+        return True
+
+    def _ended(self) -> Iterator[Job]:
+        """Ended jobs that nobody is listening to."""
+        for session in self.sessions.values():
+            yield from (job for job in session.jobs.values() if job.state.ended and session.outbox is None)
+
+    # From the journal
+
+    def _restore_job(self, row: JobRow) -> None:
+        session, submit = self.sessions[row.session], vocabulary.decode(row.submit)
+        assert isinstance(submit, Submit)
+        job = session.jobs[row.job] = Job(session, submit, attempts=row.attempts)
+        if row.ended is not None:
+            age = min(max(0.0, time.time() - row.ended), self._keep.seconds - GRACE)
+            job.ended_at = time.monotonic() - age
+
+    def _restore_log(self, session: Session, rows: list[EventRow]) -> None:
+        entries = []
+        for row in rows:
+            message, job = vocabulary.decode(row.message), session.jobs[row.job]
+            if isinstance(message, Result):
+                job.results.append(message)
+                self._pin_result(job, message)
+            job.state.apply(message)
+            entries.append(Entry(row.seq, row.job, message))
+        session.restore(entries)
+
+    def _ready_again(self, row: JobRow) -> Job | None:
+        """The restored job, if it is still to be done."""
+        job = self.sessions[row.session].jobs[row.job]
+        job.state.attempt = row.attempts
+        if job.state.ended:
+            return None
+        with suppress(MissingTile):  # it fails when it is started, and says why
+            self._pin_request(job)
+        return job
+
+    def _pin_result(self, job: Job, result: Result) -> None:
+        for name in dict.fromkeys(result.image.tiles):
+            with suppress(KeyError):  # whoever fetches it is told that it is gone
+                self.tiles.pin((name,))
+                job.result_pins.append(name)
+
+
+def today() -> str:
+    """The day in UTC, as in "2026-11-23"."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _row(session: Session, entry: Entry) -> EventRow:
+    return EventRow(session.id, entry.seq, entry.job, vocabulary.encode(entry.message))
