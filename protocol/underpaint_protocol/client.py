@@ -10,29 +10,33 @@ A session outlives its connections. A shell (a thread in the plugin, asyncio in 
         ...
 
 What was submitted is kept until it has ended, so that it can be sent again to a daemon that forgot it. Each job ends
-in exactly one terminal event, whatever happens to connections and daemons in between.
+in exactly one terminal event, or in the `Error` that refused it, whatever happens to connections and daemons in
+between.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from enum import Enum
 from itertools import islice
-from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import List, Mapping, Optional, Sequence
 
-from .encodings import ENCODINGS, decode, encode
+from .downloads import Event, Picture
+from .encodings import ENCODINGS, decode
+from .errors import describe
 from .exceptions import OutOfOrder, TileError, UnknownMessage
 from .fields import Record
-from .images import pixels_of
 from .jobs import JobState
+from .ledger import Job, Ledger
 from .messages import (
     MAX_TILES,
     STATE,
     TERMINAL,
+    Accepted,
     Acknowledge,
     Cancel,
     Cancelled,
     Error,
+    Failed,
     Fetch,
     Have,
     Hello,
@@ -40,52 +44,27 @@ from .messages import (
     Position,
     Preview,
     Request,
-    Result,
     Resume,
     Resumed,
+    Status,
     Submit,
     Tile,
     Welcome,
     vocabulary,
 )
 from .tiles import name_of
+from .uploads import Outgoing
 
-REMEMBERED = 4096
-"""Jobs that were acknowledged and are remembered, in case the daemon never heard of it."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished picture with its pixels: red, green, blue and straight alpha, sRGB, row by row.
-
-    Its corner lies at (`x`, `y`) of the canvas; `depth` is 8 or 16 bits a channel, 16 in little-endian.
-    """
-
-    job: str
-    index: int
-    seed: int
-    width: int
-    height: int
-    pixels: bytearray = field(repr=False)
-    x: int = 0
-    y: int = 0
-    depth: int = 8
+__all__ = ["ClientSession", "Event", "Picture", "preferred_encodings"]
 
 
-Event = Union[Record, Picture]
+class Stage(Enum):
+    """How far a connection is."""
 
-
-@dataclass
-class _Job:
-    """A job that has not been acknowledged. `submit` is None for one of an earlier life of this client."""
-
-    submit: Optional[Submit] = None
-    tiles: Mapping[bytes, bytes] = field(default_factory=dict)
-    state: JobState = field(default_factory=JobState)
-    query: Optional[int] = None
-    cancelled: bool = False
-    held: Deque[Record] = field(default_factory=deque)
-    """Results whose tiles are on their way, and what came after them."""
+    APART = "there is none, or it is lost"
+    GREETING = "hello is said"
+    RESUMING = "welcome came, and the earlier session is asked for"
+    READY = "the session is agreed on"
 
 
 class ClientSession:
@@ -101,33 +80,38 @@ class ClientSession:
         self.session = session
         self.welcome: Optional[Welcome] = None
         self.last_seq = 0
-        self._jobs: Dict[str, _Job] = {}
-        self._acknowledged: OrderedDict[str, None] = OrderedDict()
-        self._control: Deque[Record] = deque()
-        self._bulk: Deque[Tuple[str, Union[Submit, bytes]]] = deque()
-        self._arriving: Dict[bytes, Optional[bytes]] = {}
-        self._ready = False
+        self._stage = Stage.APART
+        self._jobs = Ledger()
+        self._out = Outgoing()
         self._query = 0
 
     @property
+    def ready(self) -> bool:
+        """Whether this connection's session is agreed on, so that `session` and `open` are those of the server."""
+        return self._stage is Stage.READY
+
+    @property
     def running(self) -> Sequence[str]:
-        """Ids of the jobs that have not ended."""
-        return tuple(job for job, known in self._jobs.items() if not known.state.ended)
+        """Ids of the jobs whose end was not told yet."""
+        return tuple(job for job, known in self._jobs.items() if not known.told)
 
     @property
     def open(self) -> Sequence[str]:
         """Ids of the jobs that were not acknowledged."""
-        return tuple(self._jobs)
+        return tuple(job for job, _ in self._jobs.items())
 
     # What the program wants
 
     def connected(self) -> None:
         """There is a new connection: greet, and go on where the last one ended."""
-        self._control.clear()
-        self._bulk.clear()
-        self._arriving.clear()
-        self._ready = False
-        self._control.append(Hello(self.client, self.encodings))
+        self._out.clear()
+        self._stage = Stage.GREETING
+        self._out.say(Hello(self.client, self.encodings))
+
+    def disconnected(self) -> None:
+        """The connection is lost; what is asked for from now on waits for the next one."""
+        self._out.clear()
+        self._stage = Stage.APART
 
     def submit(
         self,
@@ -140,256 +124,266 @@ class ClientSession:
     ) -> None:
         """Submit a job; `tiles` are those that `request` names, and are kept until the job has ended.
 
-        Raises `OutOfOrder` if a job of this id is open, and `TileError` if a tile of `request` is not among `tiles`.
+        Raises `OutOfOrder` if a job of this id was submitted before (one that was refused does not count), and
+        `TileError` if a tile of `request` is not among `tiles`.
         """
-        if job in self._jobs:
+        if job in self._jobs or self._jobs.is_over(job):
             raise OutOfOrder(f"the job {job} was submitted already")
-        tiles = tiles or {}
-        if any(name not in tiles for image in request.images for name in image.tiles):
+        given = tiles or {}
+        if any(name not in given for image in request.images for name in image.tiles):
             raise TileError("the request names a tile that is not given")
-        known = self._jobs[job] = _Job(Submit(job, request, previews, supersedes), tiles)
-        if self._ready:
+        # Others may be among them, such as those of the whole canvas.
+        needed = {name: given[name] for image in request.images for name in image.tiles}
+        known = self._jobs.add(job, Job(Submit(job, request, previews, supersedes), needed))
+        if self.ready:
             self._offer(known)
 
     def cancel(self, job: str) -> None:
         """Ask to stop a job, which still ends in its one event; nothing happens for one that has ended."""
         known = self._jobs.get(job)
-        if known is None or known.state.ended:
+        if known is None or known.state.ended or known.cancelled:
             return
         known.cancelled = True
-        self._drop_bulk(job)
-        if self._ready:
-            self._control.append(Cancel(job))
+        self._out.drop(job)
+        if self.ready:
+            self._say_cancel(job, known)
 
     def acknowledge(self, job: str) -> None:
-        """The job has ended and its pictures are safe: both sides may forget it.
+        """The job has ended and its pictures are safe: both sides may forget it. Twice does no harm.
 
-        Raises `OutOfOrder` if it has not ended.
+        Raises `OutOfOrder` if its end was not told yet.
         """
         known = self._jobs.get(job)
         if known is None:
             return
-        if not known.state.ended:
+        if not known.told:
             raise OutOfOrder(f"the job {job} has not ended")
-        del self._jobs[job]
-        self._acknowledged[job] = None
-        if len(self._acknowledged) > REMEMBERED:
-            self._acknowledged.popitem(last=False)
-        if self._ready:
-            self._control.append(Acknowledge(job))
+        self._jobs.close(job)
+        if self.ready:
+            self._out.say(Acknowledge(job))
 
     def next_frame(self) -> Optional[bytes]:
         """The next frame to send; None if there is nothing to say at present. Pixels go last."""
-        if self._control:
-            return vocabulary.encode(self._control.popleft())
-        if not self._bulk:
-            return None
-        job, item = self._bulk.popleft()
-        if isinstance(item, Submit):
-            return vocabulary.encode(item)
-        return vocabulary.encode(self._packed(item, self._jobs[job].tiles[item]))
+        return self._out.next_frame()
 
     # What the server says
 
-    def receive(self, frame: bytes) -> Iterator[Event]:
+    def receive(self, frame: bytes) -> List[Event]:
         """The events in one frame of the server; none for its part of the protocol's own business.
 
-        Raises `ProtocolError` if the server breaks the language.
+        Raises `ProtocolError` if the server breaks the language; the connection is of no use then.
         """
         try:
             message = vocabulary.decode(frame)
         except UnknownMessage:  # of a later version
-            return
+            return []
+        if isinstance(message, (Welcome, Resumed)) or not self.ready:
+            return self._open(message)
         if isinstance(message, STATE):
-            yield from self._follow(message)
-        elif isinstance(message, Tile):
-            yield from self._take(message)
-        elif isinstance(message, (Welcome, Resumed, Missing, Error)):
-            yield from self._negotiate(message)
-        elif isinstance(message, (Preview, Position)):
-            if self._is_running(message.job):
-                yield message
-        else:
-            yield message
+            return self._follow(message)
+        if isinstance(message, Tile):
+            return self._take(message)
+        if isinstance(message, Missing):
+            return self._send_missing(message)
+        if isinstance(message, Error):
+            return self._refused(message)
+        if isinstance(message, (Preview, Position)):
+            known = self._jobs.get(message.job)
+            return [message] if known is not None and not known.state.ended else []
+        return [_of_server(message)]
 
-    def _negotiate(self, message: Union[Welcome, Resumed, Missing, Error]) -> Iterator[Event]:
-        if isinstance(message, Welcome):
-            self._greeted(message)
-            yield message
-        elif isinstance(message, Resumed):
-            self._resumed(message)
-        elif isinstance(message, Missing):
-            self._send_missing(message)
-        elif message.error.code == "unknown_session" and not self._ready:
-            assert self.welcome is not None
-            self._begin(self.welcome.session)
-        else:
-            yield from self._refused(message)
+    # Opening a connection
 
-    def _greeted(self, welcome: Welcome) -> None:
+    def _open(self, message: Record) -> List[Event]:
+        if isinstance(message, Welcome) and self._stage is Stage.GREETING:
+            return [message, *self._greeted(message)]
+        if isinstance(message, Resumed) and self._stage is Stage.RESUMING and message.session == self.session:
+            return self._resumed(message)
+        if isinstance(message, Error):
+            if message.error.code == "unknown_session" and self._stage is Stage.RESUMING:
+                assert self.welcome is not None
+                return self._begin(self.welcome.session)
+            return [message]
+        if isinstance(message, Status):
+            return [message]
+        raise OutOfOrder(f"{vocabulary.name_of(message)} came while the connection was opened")
+
+    def _greeted(self, welcome: Welcome) -> List[Event]:
         self.welcome = welcome
+        self._out.agree(self.encodings, welcome.encodings)
         if self.session is None:
-            self._begin(welcome.session)
-        else:
-            self._control.append(Resume(self.session, self.last_seq))
+            return self._begin(welcome.session)
+        self._stage = Stage.RESUMING
+        self._out.say(Resume(self.session, self.last_seq))
+        return []
 
-    def _begin(self, session: str) -> None:
+    def _begin(self, session: str) -> List[Event]:
         """A new session: the server knows nothing of what went on before."""
         self.session, self.last_seq = session, 0
-        self._go_on(known=())
+        return self._go_on(known=())
 
-    def _resumed(self, resumed: Resumed) -> None:
+    def _resumed(self, resumed: Resumed) -> List[Event]:
         for job in resumed.jobs:
-            if job in self._acknowledged:
-                self._control.append(Acknowledge(job))
+            if self._jobs.is_over(job):
+                self._out.say(Acknowledge(job))
             elif job not in self._jobs:
-                self._jobs[job] = _Job()
-        self._go_on(known=resumed.jobs)
+                self._jobs.add(job, Job())
+        return self._go_on(known=resumed.jobs)
 
-    def _go_on(self, known: Sequence[str]) -> None:
+    def _go_on(self, known: Sequence[str]) -> List[Event]:
         """Say again what the server may not have heard. Jobs that are not `known` to it begin anew."""
-        self._ready = True
-        for name, job in list(self._jobs.items()):
-            if job.state.ended and not job.held:
-                continue
-            if name in known:
+        self._stage = Stage.READY
+        events: List[Event] = []
+        remembered = set(known)
+        for name, job in self._jobs.items():
+            if name in remembered:
                 self._repeat(name, job)
-            elif job.submit is None:
-                del self._jobs[name]
-            else:
-                job.state, job.query = JobState(), None
-                job.held.clear()
-                self._offer(job)
+            elif not job.told:
+                events.extend(self._begin_anew(name, job))
+        return events
 
-    def _repeat(self, name: str, job: _Job) -> None:
+    def _repeat(self, name: str, job: Job) -> None:
+        job.doubt = False
         if job.cancelled and not job.state.ended:
-            self._control.append(Cancel(name))
-        for held in job.held:
-            if isinstance(held, Result):
-                self._fetch(held)
+            self._say_cancel(name, job)
+        self._fetch(name, job.download.missing)
 
-    def _offer(self, job: _Job) -> None:
+    # Jobs on their way to the server
+
+    def _begin_anew(self, name: str, job: Job) -> List[Event]:
+        """The server does not know a job: submit it again, or give up one whose request an earlier life had."""
+        if job.submit is None:
+            self._jobs.close(name)
+            return [Failed(name, describe("unknown_job"))]
+        job.state = JobState()
+        job.download.forget()
+        self._offer(job)
+        return []
+
+    def _offer(self, job: Job) -> None:
         """Ask which tiles travel; without any, submit at once."""
         assert job.submit is not None
         if job.cancelled:
-            self._control.append(Cancel(job.submit.job))
+            self._say_cancel(job.submit.job, job)
         elif job.tiles:
             self._query += 1
             job.query = self._query
             # Of more tiles than one message holds, the daemon asks for the rest when the job is submitted.
-            self._control.append(Have(job.query, tuple(islice(job.tiles, MAX_TILES))))
+            self._out.say(Have(job.query, tuple(islice(job.tiles, MAX_TILES))))
         else:
-            self._control.append(job.submit)
+            self._out.say(job.submit)
 
-    def _send_missing(self, missing: Missing) -> None:
+    def _send_missing(self, missing: Missing) -> List[Event]:
         for name, job in self._jobs.items():
             asked = name == missing.job or (missing.query is not None and job.query == missing.query)
-            if asked and job.submit is not None and not job.cancelled:
+            if asked and job.submit is not None and not job.cancelled and not job.state.accepted:
                 if any(tile not in job.tiles for tile in missing.tiles):
                     raise TileError("the server asks for a tile that it was not offered")
-                self._bulk.extend((name, tile) for tile in missing.tiles)
-                self._bulk.append((name, job.submit))
+                job.query = None
+                self._out.submit(job.submit, missing.tiles, job.tiles)
+        return []
 
-    def _packed(self, name: bytes, data: bytes) -> Tile:
-        assert self.welcome is not None
-        best = next((one for one in self.encodings if one in self.welcome.encodings), "raw")
-        packed = encode(best, data)
-        return Tile(name, len(data), packed, best) if len(packed) < len(data) else Tile(name, len(data), data)
+    def _say_cancel(self, name: str, job: Job) -> None:
+        job.doubt = True
+        self._out.say(Cancel(name))
 
-    def _refused(self, error: Error) -> Iterator[Event]:
-        job = self._jobs.get(error.job or "")
-        if job is None or job.state.accepted:
-            if error.error.code != "unknown_job":  # which is how a cancel that came after the end is answered
-                yield error
-            return
-        self._drop_bulk(str(error.job))
-        job.state.ended = True
-        del self._jobs[str(error.job)]
-        yield Cancelled(str(error.job)) if job.cancelled and error.error.code == "unknown_job" else error
+    # Refusals
 
-    def _drop_bulk(self, job: str) -> None:
-        self._bulk = deque(item for item in self._bulk if item[0] != job)
+    def _refused(self, error: Error) -> List[Event]:
+        name, code = error.job, error.error.code
+        job = self._jobs.get(name)
+        if name is None or job is None:
+            return [] if code == "unknown_job" else [error]  # which may answer a second cancel
+        if job.state.accepted:
+            return self._unknown(name, job) if code == "unknown_job" else [error]
+        if code == "shutting_down":
+            return []  # The next connection offers it again.
+        self._out.drop(name)
+        if job.cancelled and code == "unknown_job":
+            self._jobs.close(name)
+            return [Cancelled(name)]
+        self._jobs.refuse(name)
+        return [error]
 
-    def _is_running(self, job: str) -> bool:
-        return job in self._jobs and not self._jobs[job].state.ended
+    def _unknown(self, name: str, job: Job) -> List[Event]:
+        """The server does not know a job that it accepted: the answer to a cancel that came too late, or to a fetch."""
+        missing = job.download.missing
+        if not missing:
+            return []
+        if job.doubt:
+            job.doubt = False
+            self._fetch(name, missing)
+            return []
+        return self._begin_anew(name, job)
 
-    def _follow(self, message: Record) -> Iterator[Event]:
+    # Jobs on the server
+
+    def _follow(self, message: Record) -> List[Event]:
         seq, name = message.seq, message.job  # type: ignore[attr-defined]
         if seq <= self.last_seq:
-            return  # It came before the connection was lost.
+            return []  # It came before the connection was lost.
         self.last_seq = seq
-        if name in self._acknowledged:
-            return
-        if name not in self._jobs:
+        if self._jobs.is_over(name):
+            return self._pass_over(message)
+        job = self._jobs.get(name)
+        if job is None:
             raise OutOfOrder("the server speaks of a job that is not running")
-        job = self._jobs[name]
         job.state.apply(message)
-        if isinstance(message, Result):
-            self._fetch(message)
-        elif not job.held:
-            yield self._told(job, message)
+        if isinstance(message, Accepted):
+            self._accepted(job)
+        self._fetch(name, job.download.hold(message))
+        return self._release(job)
+
+    def _pass_over(self, message: Record) -> List[Event]:
+        """A job that is over for the program, because its cancel came back before the news of it."""
+        name = message.job  # type: ignore[attr-defined]
+        if isinstance(message, Accepted):
+            self._out.say(Cancel(name))
+        elif isinstance(message, TERMINAL):
+            self._out.say(Acknowledge(name))
+        return []
+
+    def _accepted(self, job: Job) -> None:
+        """What a job supersedes may be on its way still, if its pixels were slower; it must not be accepted after."""
+        if job.submit is None or job.submit.supersedes is None:
             return
-        job.held.append(message)
-        yield from self._release(job)
+        older = self._jobs.get(job.submit.supersedes)
+        if older is not None and not older.state.accepted:
+            self.cancel(job.submit.supersedes)
 
-    @staticmethod
-    def _told(job: _Job, message: Record) -> Record:
-        """The message, which goes to the program now. With the end, the pixels of the request may go."""
-        if isinstance(message, TERMINAL):
-            job.tiles = {}
-        return message
+    def _fetch(self, job: str, tiles: Sequence[bytes]) -> None:
+        for start in range(0, len(tiles), MAX_TILES):
+            self._out.say(Fetch(job, tuple(tiles[start : start + MAX_TILES])))
 
-    def _fetch(self, result: Result) -> None:
-        """Ask for the tiles of a result that are not on their way already."""
-        wanted = [name for name in dict.fromkeys(result.image.tiles) if name not in self._arriving]
-        self._arriving.update(dict.fromkeys(wanted))
-        if wanted:
-            self._control.append(Fetch(result.job, tuple(wanted)))
-
-    def _take(self, tile: Tile) -> Iterator[Event]:
-        if tile.name not in self._arriving:
-            return  # Nobody waits for it any more.
+    def _take(self, tile: Tile) -> List[Event]:
+        waiting = self._jobs.waiting_for(tile.name)
+        if not waiting:
+            return []  # Nobody waits for it any more.
         data = decode(tile.encoding, tile.data, tile.size)
         if name_of(data) != tile.name:
             raise TileError("its content does not match its name")
-        self._arriving[tile.name] = data
-        for job in self._jobs.values():
-            if job.held:
-                yield from self._release(job)
+        events: List[Event] = []
+        for job in waiting:
+            job.download.take(tile.name, data)
+            events.extend(self._release(job))
+        return events
 
-    def _release(self, job: _Job) -> Iterator[Event]:
-        """Give out what was held back, up to the first picture that is not complete."""
-        while job.held:
-            first = job.held[0]
-            if isinstance(first, Result):
-                if any(self._arriving.get(name) is None for name in first.image.tiles):
-                    return
-                job.held.popleft()
-                yield self._picture(first)
-            else:
-                job.held.popleft()
-                yield self._told(job, first)
-
-    def _picture(self, result: Result) -> Picture:
-        image = result.image
-        tiles = {name: data for name in image.tiles if (data := self._arriving[name]) is not None}
-        pixels = pixels_of(image, tiles)
-        self._let_go(image.tiles)
-        return Picture(
-            result.job, result.index, result.seed, image.width, image.height, pixels, image.x, image.y, image.depth
-        )
-
-    def _let_go(self, names: Sequence[bytes]) -> None:
-        """Drop tiles that no other result waits for."""
-        needed: Set[bytes] = set()
-        for job in self._jobs.values():
-            for held in job.held:
-                if isinstance(held, Result):
-                    needed.update(held.image.tiles)
-        for name in set(names) - needed:
-            del self._arriving[name]
+    @staticmethod
+    def _release(job: Job) -> List[Event]:
+        """What goes to the program now. With the end, the pixels of the request may go."""
+        events = job.download.release()
+        if events and isinstance(events[-1], TERMINAL):
+            job.told = True
+            job.tiles = {}
+        return events
 
 
 def preferred_encodings(local: bool) -> List[str]:
     """What a client should ask for: raw pixels on its own machine, compressed ones over a network."""
     return list(ENCODINGS) if local else list(reversed(ENCODINGS))
+
+
+def _of_server(message: Record) -> Record:
+    if isinstance(message, Status):
+        return message
+    raise OutOfOrder(f"{vocabulary.name_of(message)} is not the server's to say")

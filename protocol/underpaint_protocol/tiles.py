@@ -7,7 +7,7 @@ tiles in the next job, wherever the selection lies then, and only what changed t
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, Iterator, Mapping, NamedTuple, Tuple, Union
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Tuple, Union
 
 from .exceptions import TileError
 from .fields import DIGEST_SIZE
@@ -70,7 +70,8 @@ def named(
     pixels: Buffer, x: int, y: int, width: int, height: int, pixel_size: int
 ) -> Tuple[Tuple[bytes, ...], Dict[bytes, bytes]]:
     """The names of a picture's tiles in order, and the tiles by name; equal ones are kept once."""
-    names, tiles = [], {}
+    names: List[bytes] = []
+    tiles: Dict[bytes, bytes] = {}
     for tile in cut(pixels, x, y, width, height, pixel_size):
         name = name_of(tile)
         names.append(name)
@@ -83,8 +84,10 @@ def join(
 ) -> bytearray:
     """Put a picture together.
 
-    Raises `TileError` if a tile is missing from `tiles` or has another size than its cell.
+    Raises `TileError` if there is not one name for each cell, or a tile is missing from `tiles` or has another size.
     """
+    if len(names) != cell_count(x, y, width, height):
+        raise TileError(f"{width} x {height} pixels at ({x}, {y}) do not have {len(names)} tiles")
     pixels = bytearray(width * height * pixel_size)
     view, stride = memoryview(pixels), width * pixel_size
     for name, cell in zip(names, cells(x, y, width, height)):
