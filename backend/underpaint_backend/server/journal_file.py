@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -16,8 +17,12 @@ from .journal_statements import VERSION, create, read
 
 log = logging.getLogger(__name__)
 
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the name of a file for those that belong to it."""
 KEPT_PAGES = 1024
 """Free pages of 4 KiB that stay in the file for what comes next; those beyond go back to the disk."""
+MIN_PAGE = 512
+"""No database has fewer bytes, but for an empty one."""
 MAX_RETURNED_PAGES = 256
 """How many free pages go back to the disk at once, so that nobody waits long for it."""
 
@@ -56,15 +61,15 @@ def open_file(path: Path, max_bytes: int | None, busy_timeout: float) -> tuple[s
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a journal with its WAL and return its new name, which nothing had before.
+    """Rename a journal with its companions and return its new name, which nothing had before.
 
-    The file itself goes last: SQLite deletes the WAL of a file that is not there.
+    The file itself goes last: SQLite deletes the WAL of a file that is empty.
     """
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     names = (f"{stamp}{f'-{n}' if n else ''}" for n in itertools.count())
     free = (path.with_name(f"{path.stem}.damaged-{name}{path.suffix}") for name in names)
-    aside = next(new for new in free if not any(os.path.lexists(f"{new}{tail}") for tail in ("", "-wal", "-shm")))
-    for tail in ("-wal", "-shm", ""):
+    aside = next(new for new in free if not any(os.path.lexists(f"{new}{tail}") for tail in ("", *COMPANIONS)))
+    for tail in (*COMPANIONS, ""):
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{path}{tail}", f"{aside}{tail}")
     return aside
@@ -88,12 +93,14 @@ def shrink(connection: sqlite3.Connection) -> None:
     with contextlib.suppress(sqlite3.Error):
         surplus = _number(connection, "freelist_count") - KEPT_PAGES
         if surplus > 0:
-            # One step frees one page, and fetchall takes all the steps.
-            connection.execute(f"PRAGMA incremental_vacuum({min(surplus, MAX_RETURNED_PAGES)})").fetchall()
+            # One step frees one page. As no step has a row, only executescript takes them all.
+            connection.executescript(f"PRAGMA incremental_vacuum({min(surplus, MAX_RETURNED_PAGES)})")
 
 
 def _open_whole(path: Path, max_bytes: int | None, busy_timeout: float) -> tuple[sqlite3.Connection, Contents]:
     _make_private(path)
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "its path is not that of a file")
     _inspect(path, busy_timeout)
     connection = _connect(path, "rw", busy_timeout)
     try:
@@ -114,9 +121,12 @@ def _make_private(path: Path) -> None:
 def _inspect(path: Path, busy_timeout: float) -> None:
     """Raises `Damaged` if the file is not a whole journal of this version, nor empty.
 
-    It is opened for reading only, so that closing it moves nothing from the WAL into a file that may be damaged.
+    It is opened for reading only, so that closing it moves nothing from the WAL into a file that may be damaged. A
+    rollback journal must be played back first, though; it is there if the file was being made, or cannot have a WAL.
     """
-    with contextlib.closing(_connect(path, "ro", busy_timeout)) as connection, _damage_named():
+    _examine_sizes(path)
+    mode = "rw" if os.path.exists(f"{path}-journal") else "ro"
+    with contextlib.closing(_connect(path, mode, busy_timeout)) as connection, _damage_named():
         version = _number(connection, "user_version")
         empty = version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
         if version != VERSION and not empty:
@@ -126,11 +136,21 @@ def _inspect(path: Path, busy_timeout: float) -> None:
             raise Damaged(finding)
 
 
+def _examine_sizes(path: Path) -> None:
+    """Raises `Damaged` for files that SQLite would take for empty ones, and overwrite."""
+    size = path.stat().st_size
+    if 0 < size < MIN_PAGE:
+        raise Damaged("it is too short")
+    with contextlib.suppress(FileNotFoundError):
+        if size == 0 and os.stat(f"{path}-wal").st_size > 0:
+            raise Damaged("it is empty, and its WAL is not")
+
+
 def _prepare(connection: sqlite3.Connection, max_bytes: int | None) -> None:
     for setting in SETTINGS:
         connection.execute(setting)
     if max_bytes is not None:
-        connection.execute(f"PRAGMA max_page_count = {max_bytes // _number(connection, 'page_size')}")
+        connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // _number(connection, 'page_size'))}")
     with transaction(connection):  # also when there is nothing to do: it tells whether the file can be written
         if _number(connection, "user_version") == 0:
             create(connection)
