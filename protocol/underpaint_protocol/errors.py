@@ -85,7 +85,7 @@ TABLE: Dict[str, Row] = {
         "Compare its fingerprint with the one that the daemon logs when it starts; trust it only if they are the same.",
     ),
     "certificate_changed": Row(
-        "{detail} shows another certificate than before: somebody may be in between. Nothing was sent there.",
+        "The certificate of {detail} is not the one that was trusted: somebody may be in between. Nothing was sent.",
         "Ask whoever runs the server. If it got a new certificate, forget the old one where its address is entered.",
     ),
     "forbidden_origin": Row("Web pages may not use this daemon.", "Connect from Krita or from the command line."),
