@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 from underpaint_backend.server.hosts import Host
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
-from underpaint_protocol.blobs import chunks, digest_of
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import BlobChunk, Cancelled, Done, Failed, Request, Result, Submit
+from underpaint_protocol.messages import Cancelled, Done, Failed, Request, Result, Submit, Tile
+from underpaint_protocol.tiles import name_of
 
 SHORT = Request("primer-inpaint", "text_to_image", 64, 64, steps=1)
 LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
@@ -32,8 +32,13 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     await running.close()
 
 
-async def run(host: Host, submit: Submit, blobs: Sequence[BlobChunk] = ()) -> list[Record]:
-    return [message async for message in host.run(submit, blobs)]
+async def one_by_one(tiles: Sequence[Tile]) -> AsyncIterator[Tile]:
+    for tile in tiles:
+        yield tile
+
+
+async def run(host: Host, submit: Submit, tiles: Sequence[Tile] = ()) -> list[Record]:
+    return [message async for message in host.run(submit, one_by_one(tiles))]
 
 
 async def test_a_job_may_come_before_the_worker_is_ready(host: Host) -> None:
@@ -57,8 +62,9 @@ async def test_a_job_can_be_cancelled_before_the_worker_is_ready(host: Host) -> 
 async def test_a_cancel_while_the_pixels_travel_is_not_lost(host: Host) -> None:
     """A job that is cancelled before the worker has all of it still ends in `cancelled`."""
     await run(host, Submit("first", SHORT))
-    pixels = bytes(32 << 20)
-    running = asyncio.create_task(run(host, LONG, list(chunks(digest_of(pixels), pixels))))
+    pixels = bytes(256 << 10)
+    tiles = [Tile(name_of(pixels), len(pixels), pixels)] * 128
+    running = asyncio.create_task(run(host, LONG, tiles))
     await asyncio.sleep(0.005)
     host.cancel("long")
     async with asyncio.timeout(30):
@@ -96,14 +102,14 @@ async def test_a_failing_job_ends_like_any_other(host: Host) -> None:
 
 async def test_messages_of_a_cancelled_job_do_not_reach_the_next(host: Host) -> None:
     """What a worker still says of a job that nobody follows any more is dropped, pixels included."""
-    messages = host.run(Submit("left", replace(SHORT, seed=1)), [])
+    messages = host.run(Submit("left", replace(SHORT, seed=1)), one_by_one([]))
     async for message in messages:
-        if isinstance(message, BlobChunk):
+        if isinstance(message, Tile):
             break
     await messages.aclose()
     following = await run(host, Submit("next", SHORT))
-    named = {message.image.blob for message in following if isinstance(message, Result)}
-    assert {message.blob for message in following if isinstance(message, BlobChunk)} == named
+    named = {name for message in following if isinstance(message, Result) for name in message.image.tiles}
+    assert {message.name for message in following if isinstance(message, Tile)} == named
     assert all(getattr(message, "job", "next") == "next" for message in following)
 
 
@@ -116,3 +122,17 @@ async def test_memory_is_nobodys_when_the_worker_dies(host: Host) -> None:
     async with asyncio.timeout(5):
         answer = await asked
     assert answer is None or answer.total > 0
+
+
+async def test_what_the_tiles_raise_is_raised_to_who_runs_the_job(host: Host) -> None:
+    """A job whose pixels cannot be read ends with that exception, and the next one is done."""
+
+    async def broken() -> AsyncIterator[Tile]:
+        raise LookupError("gone")
+        yield
+
+    with pytest.raises(LookupError):
+        async for _ in host.run(LONG, broken()):
+            pass
+    (*_, end) = await run(host, Submit("right", SHORT))
+    assert isinstance(end, Done)

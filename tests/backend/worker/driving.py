@@ -14,9 +14,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from underpaint_backend.worker.interface import Ready, frame, read_message
-from underpaint_protocol import blobs
+from underpaint_protocol import images
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import TERMINAL, Image, Request, Result, Submit
+from underpaint_protocol.messages import TERMINAL, Image, Request, Result, Submit, Tile
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 PATIENCE = 30.0
 """Seconds that a worker gets for its next message on a busy machine."""
@@ -65,15 +67,15 @@ class WorkerProcess:
         assert isinstance(message, Ready)
         return message
 
-    def run(self, request: Request, *pixels: bytes, job: str = "job", previews: bool = True) -> list[Record]:
+    def run(self, request: Request, *pixels: Pixels, job: str = "job", previews: bool = True) -> list[Record]:
         """Run one job, and return all messages up to its end."""
         self.submit(request, *pixels, job=job, previews=previews)
         return list(self.until_end())
 
-    def submit(self, request: Request, *pixels: bytes, job: str = "job", previews: bool = True) -> None:
-        """Send a job and its blobs."""
-        for data in pixels:
-            self.send(*blobs.chunks(blobs.digest_of(data), data))
+    def submit(self, request: Request, *pixels: Pixels, job: str = "job", previews: bool = True) -> None:
+        """Send a job and its tiles."""
+        for array in pixels:
+            self.send(*(Tile(name, len(data), data) for name, data in tiled(array)[1].items()))
         self.send(Submit(job, request, previews))
 
     def until_end(self) -> Iterator[Record]:
@@ -117,20 +119,28 @@ def soft_mask_of(width: int, height: int) -> NDArray[np.uint8]:
     return mask
 
 
-def image_of(pixels: NDArray[np.uint8]) -> Image:
-    """The protocol's name for pixels [H, W, C] or [H, W]."""
+def tiled(pixels: Pixels) -> tuple[Image, dict[bytes, bytes]]:
+    """The protocol's name for pixels [H, W, C] or [H, W], and their tiles."""
     height, width, *channels = pixels.shape
-    return blobs.image_of(width, height, channels[0] if channels else 1, pixels.tobytes())
+    depth = 8 * pixels.itemsize
+    return images.image_of(width, height, channels[0] if channels else 1, pixels.tobytes(), depth=depth)
 
 
-def pictures_of(messages: Sequence[Record]) -> list[NDArray[np.uint8]]:
-    """The finished pictures [H, W, 4] among messages, put together from their blobs."""
-    store, pictures = blobs.BlobStore(1 << 28), []
+def image_of(pixels: Pixels) -> Image:
+    """The protocol's name for pixels [H, W, C] or [H, W]."""
+    return tiled(pixels)[0]
+
+
+def pictures_of(messages: Sequence[Record]) -> list[Pixels]:
+    """The finished pictures [H, W, 4] among messages, put together from their tiles."""
+    tiles: dict[bytes, bytes] = {}
+    pictures: list[Pixels] = []
     for message in messages:
-        if isinstance(message, blobs.BlobChunk):
-            store.add(message)
+        if isinstance(message, Tile):
+            tiles[message.name] = message.data
         elif isinstance(message, Result):
-            image, data = message.image, store.take(message.image.blob)
-            assert data is not None
-            pictures.append(np.frombuffer(data, np.uint8).reshape(image.height, image.width, image.channels))
+            image = message.image
+            kind = np.uint8 if image.depth == 8 else np.uint16
+            samples = np.frombuffer(images.pixels_of(image, tiles), kind)
+            pictures.append(samples.reshape(image.height, image.width, image.channels))
     return pictures

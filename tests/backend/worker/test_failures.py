@@ -9,7 +9,7 @@ import torch
 from underpaint_backend.engine.device import is_out_of_memory, open_device
 from underpaint_backend.engine.exceptions import NotFinite
 from underpaint_backend.worker.failures import explain
-from underpaint_protocol.exceptions import BlobError
+from underpaint_protocol.exceptions import TileError
 
 CPU = open_device("cpu")
 
@@ -17,7 +17,7 @@ CPU = open_device("cpu")
 def test_errors_with_a_sentence_keep_it() -> None:
     """Errors of the engine and of the protocol travel as they are."""
     assert explain(NotFinite("Tiny"), CPU) == NotFinite("Tiny").info
-    assert explain(BlobError("torn"), CPU).code == "bad_blob"
+    assert explain(TileError("torn"), CPU).code == "bad_tile"
 
 
 def test_too_little_memory_says_how_much_was_needed_and_free() -> None:

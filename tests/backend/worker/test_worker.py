@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as PillowImage
 from underpaint_backend.models.catalog import SCHEDULERS
 from underpaint_backend.worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery
-from underpaint_protocol.blobs import BlobChunk
+from underpaint_protocol import images
 from underpaint_protocol.fields import Record
 from underpaint_protocol.geometry import working_size
 from underpaint_protocol.messages import (
@@ -27,6 +27,7 @@ from underpaint_protocol.messages import (
     Request,
     Result,
     Submit,
+    Tile,
 )
 
 from tests.backend.worker.driving import (
@@ -38,7 +39,7 @@ from tests.backend.worker.driving import (
 )
 
 CANVAS, MASK = canvas_of(90, 60), soft_mask_of(90, 60)
-PIXELS = (CANVAS.tobytes(), MASK.tobytes())
+PIXELS = (CANVAS, MASK)
 INPAINT = Request(
     model="fills",
     task="inpaint",
@@ -147,7 +148,7 @@ def test_canvases_without_alpha_are_taken(shared_worker: WorkerProcess) -> None:
     mask = soft_mask_of(40, 40)
     request = replace(INPAINT, width=40, height=40, image=image_of(canvas), mask=image_of(mask))
 
-    [picture] = pictures_of(shared_worker.run(request, canvas.tobytes(), mask.tobytes()))
+    [picture] = pictures_of(shared_worker.run(request, canvas, mask))
 
     np.testing.assert_array_equal(picture[mask == 0, :3], canvas[mask == 0])
 
@@ -221,17 +222,42 @@ def test_an_empty_mask_is_an_empty_selection(shared_worker: WorkerProcess) -> No
     """A mask that selects nothing is refused."""
     mask = np.zeros_like(MASK)
 
-    failed = failure_of(shared_worker.run(replace(INPAINT, mask=image_of(mask)), PIXELS[0], mask.tobytes()))
+    failed = failure_of(shared_worker.run(replace(INPAINT, mask=image_of(mask)), CANVAS, mask))
 
     assert failed.error.code == "empty_selection"
 
 
-def test_damaged_blobs_are_missing_pixels(shared_worker: WorkerProcess) -> None:
-    """A blob whose content does not match its name counts as never arrived."""
+def test_a_tile_of_another_size_is_missing_pixels(shared_worker: WorkerProcess) -> None:
+    """A tile that does not fill its place counts as never arrived."""
     assert INPAINT.image is not None
-    shared_worker.send(BlobChunk(INPAINT.image.blob, 3, 0, b"bad"))
+    shared_worker.send(Tile(INPAINT.image.tiles[0], 3, b"bad"))
 
-    assert failure_of(shared_worker.run(INPAINT, PIXELS[1])).error.code == "missing_pixels"
+    assert failure_of(shared_worker.run(INPAINT, MASK)).error.code == "missing_pixels"
+
+
+def test_sixteen_bits_stay_sixteen_bits(shared_worker: WorkerProcess) -> None:
+    """A canvas of 16 bits keeps every bit where nothing is selected, and the mask keeps its own."""
+    canvas = np.random.default_rng(3).integers(0, 65536, (60, 90, 4), np.uint16)
+    canvas[..., 3] = 65535
+    mask = MASK.astype(np.uint16) * 257
+    request = replace(INPAINT, image=image_of(canvas), mask=image_of(mask))
+
+    [picture] = pictures_of(shared_worker.run(request, canvas, mask))
+
+    assert picture.dtype == np.uint16
+    np.testing.assert_array_equal(picture[..., 3], mask)
+    np.testing.assert_array_equal(picture[mask == 0, :3], canvas[mask == 0, :3])
+    assert (picture[mask > 0, :3] != canvas[mask > 0, :3]).any()
+
+
+def test_a_result_lies_where_its_request_lay(shared_worker: WorkerProcess) -> None:
+    """The tiles of a result lie on the grid of the canvas, as those of the request did."""
+    moved, tiles = images.image_of(90, 60, 4, CANVAS.tobytes(), x=230, y=500)
+    shared_worker.send(*(Tile(name, len(data), data) for name, data in tiles.items()))
+    messages = shared_worker.run(replace(INPAINT, image=moved), MASK)
+
+    [result] = [message for message in messages if isinstance(message, Result)]
+    assert (result.image.x, result.image.y, len(result.image.tiles)) == (230, 500, 4)
 
 
 def test_messages_that_are_none_are_passed_over(shared_worker: WorkerProcess) -> None:
