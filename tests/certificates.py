@@ -48,7 +48,7 @@ def signed(folder: Path, authority: Pair, name: str, *, names: str = NAMES, expi
     extensions.write_text(names)
     openssl(
         *("ca", "-batch", "-config", _authority_settings(folder), "-in", request, "-out", pair.certificate, "-notext"),
-        *("-cert", authority.certificate, "-keyfile", authority.key, "-extfile", extensions, "-rand_serial"),
+        *("-cert", authority.certificate, "-keyfile", authority.key, "-extfile", extensions),
         *(("-startdate", "20200101000000Z", "-enddate", "20210101000000Z") if expired else ("-days", "30")),
     )
     return pair
@@ -75,6 +75,6 @@ def _authority_settings(folder: Path) -> Path:
     index.touch()
     settings.write_text(
         f"[ca]\ndefault_ca = all\n[all]\ndatabase = {index}\nnew_certs_dir = {folder}\ndefault_md = sha256\n"
-        "policy = any\nunique_subject = no\n[any]\ncommonName = supplied\n"
+        "rand_serial = yes\npolicy = any\nunique_subject = no\n[any]\ncommonName = supplied\n"
     )
     return settings

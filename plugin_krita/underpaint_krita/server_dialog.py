@@ -33,7 +33,19 @@ def ask_for_server(settings: Settings, parent: QtWidgets.QWidget) -> Optional[Se
     form.addRow("Address", address)
     form.addRow("Token", token)
     form.addRow(about)
+    forget = _forgetting()
+    if settings.pin() is not None:
+        form.addRow(forget)
     form.addRow(buttons)
     if dialog.exec() != QtWidgets.QDialog.DialogCode.Accepted:
         return None
-    return settings.with_server(address.text(), token.text())
+    kept = settings.without_pin(settings.server) if forget.isChecked() else settings
+    return kept.with_server(address.text(), token.text())
+
+
+def _forgetting() -> QtWidgets.QCheckBox:
+    """Without it, a server that got a new certificate could never be reached again."""
+    forget = QtWidgets.QCheckBox("Forget the certificate that this server showed so far")
+    forget.setObjectName("underpaint_forget")
+    forget.setToolTip("For a server that got a new one; you are asked about that when it is connected to")
+    return forget

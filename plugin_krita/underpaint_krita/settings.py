@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 from urllib.parse import urlsplit
 
 from ._vendor.underpaint_protocol import locations
@@ -18,10 +18,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class Settings:
-    """The server to use, and the tokens that were entered, each under the one server that it was entered for."""
+    """The server to use, and by server: the tokens that were entered, and the fingerprints that the artist trusts."""
 
     server: str = DEFAULT_SERVER
     tokens: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     def token(self) -> str:
         """The token for `server`: the one that was entered for it, else, on this machine, the daemon's own file.
@@ -41,6 +42,18 @@ class Settings:
             tokens[server] = token.strip()
         return replace(self, server=server, tokens=tokens)
 
+    def pin(self) -> Optional[str]:
+        """The fingerprint of the certificate that `server` has to show; None if the artist was not asked."""
+        return self.pins.get(self.server)
+
+    def with_pin(self, server: str, fingerprint: str) -> Settings:
+        """These settings with one more certificate that is trusted, for `server` alone."""
+        return replace(self, pins={**self.pins, server: fingerprint})
+
+    def without_pin(self, server: str) -> Settings:
+        """These settings, so that the artist is asked about `server` again."""
+        return replace(self, pins={name: value for name, value in self.pins.items() if name != server})
+
 
 def is_local(server: str) -> bool:
     """Whether `server` is on this machine; what is no address is nowhere."""
@@ -59,8 +72,7 @@ def load() -> Settings:
     """The settings of this user; the defaults if there are none or the file is damaged."""
     try:
         stored: Any = json.loads(settings_file().read_text(encoding="utf-8"))
-        tokens: Dict[str, str] = {str(server): str(token) for server, token in stored["tokens"].items()}
-        return Settings(str(stored["server"]), tokens)
+        return Settings(str(stored["server"]), _words(stored["tokens"]), _words(stored.get("pins", {})))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Settings()
 
@@ -69,9 +81,14 @@ def save(settings: Settings) -> None:
     """Remember `settings`. Raises `OSError` if that is not possible."""
     path = settings_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"server": settings.server, "tokens": dict(settings.tokens)}, indent=2)
+    stored = {"server": settings.server, "tokens": dict(settings.tokens), "pins": dict(settings.pins)}
+    text = json.dumps(stored, indent=2)
     with open(path, "w", encoding="utf-8", opener=_private) as file:
         file.write(text)
+
+
+def _words(stored: Any) -> Dict[str, str]:
+    return {str(name): str(value) for name, value in stored.items()}
 
 
 def _private(path: str, flags: int) -> int:

@@ -67,7 +67,42 @@ def test_settings_are_private(home: Path) -> None:
     assert stat.S_IMODE(settings.settings_file().stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"server": "x"}', '{"server": "x", "tokens": 3}', "null"])
+def test_a_certificate_is_trusted_for_its_own_server_only() -> None:
+    """What the artist said about one server says nothing about the next."""
+    chosen = Settings().with_server(FAR, "secret").with_pin(FAR, "ab" * 32)
+    assert chosen.pin() == "ab" * 32
+    assert chosen.with_server("wss://other.example", "").pin() is None
+    assert chosen.with_server("wss://other.example", "").with_server(FAR, "secret").pin() == "ab" * 32
+
+
+def test_a_certificate_can_be_forgotten() -> None:
+    """Then the artist is asked again; what is not there can be forgotten, too."""
+    chosen = Settings(FAR).with_pin(FAR, "ab" * 32)
+    assert chosen.without_pin("wss://other.example") == chosen
+    assert chosen.without_pin(FAR).pin() is None
+
+
+def test_trust_survives(home: Path) -> None:
+    """The artist is asked once; settings of an earlier version, which asked nobody, are read as well."""
+    chosen = Settings(FAR).with_pin(FAR, "ab" * 32)
+    settings.save(chosen)
+    assert settings.load() == chosen
+    settings.settings_file().write_text('{"server": "wss://painting.example", "tokens": {}}')
+    assert settings.load() == Settings(FAR)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"server": "x"}',
+        '{"server": "x", "tokens": 3}',
+        '{"server": "x", "tokens": {}, "pins": 3}',
+        "null",
+    ],
+)
 def test_damaged_settings_are_the_defaults(home: Path, damage: str) -> None:
     """A file that was cut off does not keep the docker from opening."""
     settings.settings_file().write_text(damage)
