@@ -10,11 +10,15 @@ from .qt import QtCore, QtGui, QtWidgets
 
 QUESTION = (
     "Nobody known to this machine vouches for {host}. That is usual for a server of one's own; but it could also be "
-    "somebody in between, who would then see your pictures and use your token.\n\n"
+    "somebody in between, who would then see your pictures and use your token."
+)
+COMPARE = (
     "The server wrote the fingerprint of its certificate into its log when it started. Read it there, or ask whoever "
     "runs the server, and trust this one only if all of it is the same:"
 )
 ONCE = "You are asked this once. If the server shows another certificate later, nothing will be sent to it."
+WIDTH = 440
+"""Pixels. On a small screen, Qt would rather cut words off than make a dialog higher; here each word counts."""
 
 
 def ask_to_trust(server: str, certificate: Certificate, parent: QtWidgets.QWidget) -> bool:
@@ -31,6 +35,7 @@ class TrustDialog(QtWidgets.QDialog):
         self.setObjectName("underpaint_trust")
         column = QtWidgets.QVBoxLayout(self)
         column.addWidget(_words(QUESTION.format(host=urlsplit(server).netloc)))
+        column.addWidget(_words(COMPARE))
         column.addWidget(_fingerprint(certificate))
         column.addWidget(_words(_about(certificate, datetime.now(timezone.utc))))
         column.addWidget(_words(ONCE))
@@ -55,6 +60,7 @@ def _fingerprint(certificate: Certificate) -> QtWidgets.QLabel:
     label = _words(certificate.groups)
     label.setObjectName("underpaint_fingerprint")
     label.setFont(QtGui.QFontDatabase.systemFont(QtGui.QFontDatabase.SystemFont.FixedFont))
+    label.setMinimumHeight(label.heightForWidth(WIDTH))
     return label
 
 
@@ -74,4 +80,5 @@ def _words(text: str) -> QtWidgets.QLabel:
     label.setTextInteractionFlags(QtCore.Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setText(text)
     label.setWordWrap(True)
+    label.setMinimumSize(WIDTH, label.heightForWidth(WIDTH))
     return label
