@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keeping.add_argument(
         "--journal-mib", type=_positive, default=1024, metavar="N", help="on the disk, for the journal"
     )
-    keeping.add_argument("--drain-seconds", type=float, default=10.0, metavar="N", help="for jobs to end when stopped")
+    keeping.add_argument(
+        "--drain-seconds", type=_seconds, default=10.0, metavar="N", help="for jobs to end when stopped"
+    )
     keeping.add_argument("--log-prompts", action="store_true", help="write what is painted into the log")
     parser.add_argument(
         "--stall-seconds", type=_positive, default=30, help="until a client that does not read is cut off"
@@ -55,6 +57,13 @@ def _positive(word: str) -> int:
     if not word.isdigit() or not int(word):
         raise argparse.ArgumentTypeError(f"must be a whole number above 0; it was {word}")
     return int(word)
+
+
+def _seconds(word: str) -> float:
+    seconds = float(word)
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 3600; it was {word}")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -73,14 +72,6 @@ def test_a_mask_that_selects_nothing_is_said(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (2, "underpaint: the mask selects nothing\n")
 
 
-def test_other_machines_need_tls(tmp_path: Path) -> None:
-    """Listening beyond loopback without a certificate is refused unless the flag that says so is spelled out."""
-    run = underpaint(tmp_path, "serve", "--address", "0.0.0.0", "--port", "0")
-    assert run.returncode == 2
-    assert "--tls-cert" in run.stderr
-    assert "--insecure-no-tls" in run.stderr
-
-
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> None:
     """A second daemon on the same port says why it cannot start."""
     run = underpaint(tmp_path, "serve", "--port", daemon.url.rpartition(":")[2])
@@ -122,14 +113,6 @@ def test_generate_changes_nothing_outside_the_mask(tmp_path: Path, daemon: Launc
     black = Image.new("RGB", before.size)
     assert Image.composite(before, black, outside).tobytes() == Image.composite(after, black, outside).tobytes()
     assert before.tobytes() != after.tobytes()
-
-
-def test_the_daemon_writes_down_how_to_start_it_again(daemon: Launched) -> None:
-    """The plugin's button starts the same daemon, at the same port."""
-    command = json.loads((daemon.home / "launch.json").read_text())
-    assert command[:4] == [sys.executable, "-P", "-m", "underpaint_backend"]
-    assert command[command.index("--port") + 1] == daemon.url.rpartition(":")[2]
-    assert command[command.index("--threads") + 1] == "1"
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "eight"])
