@@ -113,11 +113,12 @@ async def test_jobs_come_back_in_the_order_in_which_they_were_accepted(journal: 
 async def test_futures_are_done_in_the_order_of_the_calls(journal: Journal) -> None:
     """Whoever waits for the second operation may rely on the first."""
     done: list[int] = []
-    for number in range(50):
-        future = journal.touch("s", number)
-        future.add_done_callback(lambda _, number=number: done.append(number))
-    await future
-    await asyncio.sleep(0)
+
+    async def touch(number: int) -> None:
+        await journal.touch("s", number)
+        done.append(number)
+
+    await asyncio.gather(*(touch(number) for number in range(50)))
     assert done == list(range(50))
 
 
