@@ -97,7 +97,7 @@ class Outbox:
         """The next message to send; waits until there is one."""
         while True:
             self._filled.clear()
-            message = self._take()
+            message = self.take()
             if message is not None:
                 if len(self._answers) < MAX_ANSWERS and len(self._tiles) < MAX_TILES:
                     self._room.set()
@@ -105,11 +105,8 @@ class Outbox:
             self._idle.set()
             await self._filled.wait()
 
-    async def drained(self) -> None:
-        """Wait until everything was taken and whoever took it asked for more."""
-        await self._idle.wait()
-
-    def _take(self) -> Record | TileWanted | None:
+    def take(self) -> Record | TileWanted | None:
+        """The next message to send, if there is one."""
         if self._answers:
             return self._answers.popleft()
         entry = self._session.after(self._told) if self._session is not None else None
@@ -119,3 +116,7 @@ class Outbox:
         if self._slots:
             return self._slots.pop(next(iter(self._slots)))
         return TileWanted(self._tiles.popleft()) if self._tiles else None
+
+    async def drained(self) -> None:
+        """Wait until everything was taken and whoever took it asked for more."""
+        await self._idle.wait()

@@ -1,0 +1,308 @@
+"""The book of all jobs, with a real journal and tiles on a real disk; a restart is a second book over the same files."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from underpaint_backend.server import book as books
+from underpaint_backend.server.book import GRACE, Book, Keep, MissingTile, today
+from underpaint_backend.server.journal import Journal, JournalError
+from underpaint_backend.server.outbox import Outbox
+from underpaint_backend.server.sessions import Job, Session
+from underpaint_backend.server.tiles import StoreFull, TileStore
+from underpaint_protocol.errors import describe
+from underpaint_protocol.exceptions import TileError
+from underpaint_protocol.fields import Record
+from underpaint_protocol.images import image_of
+from underpaint_protocol.messages import (
+    Accepted,
+    Cancelled,
+    Done,
+    Failed,
+    Progress,
+    Request,
+    Result,
+    Started,
+    Submit,
+    Tile,
+)
+from underpaint_protocol.tiles import name_of
+
+IMAGE, TILES = image_of(16, 16, 4, bytes(range(256)) * 4)
+MASK, MASK_TILES = image_of(16, 16, 1, bytes(range(256)))
+REQUEST = Request("primer", "inpaint", 16, 16, image=IMAGE, mask=MASK)
+ROOM = 1 << 20
+
+
+@asynccontextmanager
+async def opened(home: Path, keep: float = 24 * 3600.0, room: int = ROOM) -> AsyncIterator[tuple[Book, list[Job]]]:
+    """A book over the files in `home`, and the jobs that are to go on."""
+    book = Book(Journal(home / "journal.sqlite"), TileStore(home / "tiles", room), Keep(keep))
+    waiting = await book.open()
+    try:
+        yield book, waiting
+    finally:
+        await book.close()
+
+
+async def accepted(book: Book, session: Session, name: str = "a", work: int = 3) -> Job:
+    """A job whose tiles came and that was written down."""
+    for tile_name, data in {**TILES, **MASK_TILES}.items():
+        await book.store(Tile(tile_name, len(data), data))
+    return await book.accept(session, Submit(name, REQUEST), 0, work)
+
+
+async def painted(book: Book, job: Job, shade: int = 1) -> Result:
+    """A finished picture of one colour."""
+    image, tiles = image_of(16, 16, 4, bytes([shade]) * 1024)
+    for name, data in tiles.items():
+        await book.store_result(job, Tile(name, len(data), data))
+    result = Result(job.id, len(job.results), 0, image)
+    await book.result(job, result)
+    return result
+
+
+def told(session: Session, after: int = 0) -> list[Record]:
+    """What a client hears that has heard all up to `after`."""
+    outbox, messages = Outbox(), []
+    outbox.follow(session, after)
+    while (message := outbox.take()) is not None:
+        assert isinstance(message, Record)
+        messages.append(replace(message, seq=0))  # type: ignore[call-arg]
+    session.outbox = None
+    return messages
+
+
+async def test_a_job_that_ran_when_the_daemon_died_is_to_be_done_again(tmp_path: Path) -> None:
+    """It is in the next book with all its pixels, and with what was told of it that matters."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        book.start(job)
+        book.tell(job, Progress("a", "denoising", 0.5))
+    async with opened(tmp_path) as (book, [again]):
+        assert (again.id, again.attempts, again.submit.request) == ("a", 1, REQUEST)
+        assert [tile.name async for tile in book.tiles_of(again)] == list(again.tiles)
+        assert told(again.session) == [Accepted("a", 0)]
+        book.start(again)
+        assert told(again.session)[1:] == [Started("a", 2)]
+
+
+async def test_numbers_are_never_used_twice(tmp_path: Path) -> None:
+    """What was told after the last thing that was written down has lower numbers than what is told after a restart."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        book.start(job)
+        for step in range(2000):
+            book.tell(job, Progress("a", "denoising", step / 2000))
+    async with opened(tmp_path) as (_, [again]):
+        assert again.session.tell(again, Progress("a", "loading", 0.0)).seq > 2002
+
+
+async def test_a_finished_job_waits_for_its_client_over_a_restart(tmp_path: Path) -> None:
+    """Result and end are told again, and the pixels are there, until they are acknowledged."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        book.start(job)
+        result = await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+        name = job.session.id
+    async with opened(tmp_path) as (book, waiting):
+        assert waiting == []
+        session = book.find(name, "anna")
+        assert session is not None
+        assert told(session) == [Accepted("a", 0), result, Done("a", 1.0)]
+        tile = await book.packed(result.image.tiles[0], "zlib")
+        assert tile is not None
+        assert tile.size == 1024
+        book.forget(session.jobs["a"])
+        assert book.tiles.pinned_bytes == 0
+    async with opened(tmp_path) as (book, _):
+        again = book.find(name, "anna")
+        assert again is not None
+        assert told(again) == []
+
+
+async def test_a_session_is_found_by_its_owner_alone(tmp_path: Path) -> None:
+    """Somebody else's session and one that never was are the same."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        assert book.find(session.id, "anna") is session
+        assert book.find(session.id, "bert") is None
+        assert book.find("f" * 32, "anna") is None
+
+
+async def test_a_session_without_history_ends_with_its_connection(tmp_path: Path) -> None:
+    """Whoever only looked in leaves nothing behind."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        book.leave(session)
+        assert book.sessions == {}
+
+
+async def test_nothing_is_accepted_that_cannot_be_written_down(tmp_path: Path) -> None:
+    """A journal that is not there is told as such, and the job is none; the pixels may be evicted again."""
+    (tmp_path / "journal.sqlite").mkdir()
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        with pytest.raises(JournalError):
+            await accepted(book, session)
+        assert (session.jobs, told(session), book.tiles.pinned_bytes) == ({}, [], 0)
+        assert book.usage["anna", today()] == 0
+
+
+async def test_what_cannot_be_written_down_is_still_told(tmp_path: Path) -> None:
+    """A picture that is finished while the journal is broken reaches whoever is there to take it."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as other:
+            other.execute("DELETE FROM jobs")
+        other.close()
+        result = await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+        assert told(job.session)[1:] == [result, Done("a", 1.0)]
+
+
+async def test_a_job_without_its_tiles_is_none(tmp_path: Path) -> None:
+    """Tiles that went between the question and the submit are missed before anything is written down."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        with pytest.raises(MissingTile):
+            await book.accept(session, Submit("a", REQUEST), 0, 0)
+        assert session.jobs == {}
+
+
+async def test_a_tile_that_the_disk_lost_is_noticed_when_its_job_starts(tmp_path: Path) -> None:
+    """A job of an earlier life whose pixels are gone says so."""
+    async with opened(tmp_path) as (book, _):
+        await accepted(book, book.new_session("anna", "test"))
+    for file in (tmp_path / "tiles").glob("*/*"):
+        file.unlink()
+    async with opened(tmp_path) as (book, [job]):
+        with pytest.raises(MissingTile):
+            _ = [tile async for tile in book.tiles_of(job)]
+        await book.end(job, Failed("a", describe("missing_pixels", detail="gone")))
+
+
+async def test_a_result_that_the_disk_lost_is_not_there_to_fetch(tmp_path: Path) -> None:
+    """The rest of the job is told as ever."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        result = await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+    for file in (tmp_path / "tiles").glob("*/*"):
+        file.unlink()
+    async with opened(tmp_path) as (book, _):
+        [session] = book.sessions.values()
+        assert len(told(session)) == 3
+        assert await book.packed(result.image.tiles[0], "raw") is None
+        book.forget(session.jobs["a"])
+
+
+async def test_a_picture_that_was_finished_before_the_worker_died_counts_once(tmp_path: Path) -> None:
+    """The second attempt paints the same picture again, and the client is told of it once."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        book.start(job)
+        first = await painted(book, job)
+        book.start(job)
+        await book.result(job, first)
+        await book.end(job, Done("a", 1.0))
+        assert [type(message).__name__ for message in told(job.session)].count("Result") == 1
+        book.forget(job)
+        assert book.tiles.pinned_bytes == 0
+
+
+async def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
+    """Pixels that do not match their name are not kept, whatever their encoding."""
+    async with opened(tmp_path) as (book, _):
+        with pytest.raises(TileError):
+            await book.store(Tile(b"0" * 16, 3, b"abc"))
+        with pytest.raises(TileError):
+            await book.store(Tile(name_of(b"abc"), 3, b"junk", "zlib"))
+
+
+async def test_what_did_not_become_a_picture_is_not_charged(tmp_path: Path) -> None:
+    """Work is charged when a job is accepted, and given back if it fails or is cancelled; a restart remembers it."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        for name, end in (("a", Done("a", 1.0)), ("b", Cancelled("b")), ("c", Failed("c", describe("internal")))):
+            job = await accepted(book, session, name)
+            assert book.usage["anna", today()] == (3 if name == "a" else 6)
+            await book.end(job, end)
+        assert book.usage["anna", today()] == 3
+    async with opened(tmp_path) as (book, _):
+        assert book.usage["anna", today()] == 3
+
+
+async def test_results_that_nobody_comes_for_are_forgotten_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the time for which they are kept, and not while somebody listens; then their session goes as well."""
+    async with opened(tmp_path, keep=2 * GRACE) as (book, _):
+        session = book.new_session("anna", "test")
+        job = await accepted(book, session)
+        await book.end(job, Done("a", 1.0))
+        at(monkeypatch, 2 * GRACE - 60)
+        book.expire()
+        assert session.jobs
+        at(monkeypatch, 2 * GRACE + 60)
+        outbox = Outbox()
+        outbox.follow(session, 0)
+        book.expire()
+        assert session.jobs
+        book.leave(session)
+        book.expire()
+        assert not session.jobs
+        at(monkeypatch, 4 * GRACE)
+        book.expire()
+        assert book.sessions == {}
+    async with opened(tmp_path) as (book, _):
+        assert book.sessions == {}
+
+
+def at(monkeypatch: pytest.MonkeyPatch, later: float) -> None:
+    """Let the monotonic clock show what it will show `later` seconds from now."""
+    moment = time.monotonic() + later
+
+    class Clock:
+        monotonic = staticmethod(lambda: moment)
+        time = staticmethod(time.time)
+
+    monkeypatch.setattr(books, "time", Clock)
+
+
+@pytest.mark.parametrize("jump", [-365 * 24 * 3600.0, 365 * 24 * 3600.0])
+async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, jump: float) -> None:
+    """Results that seem to be a year old, or of next year, wait at least an hour after a start."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.end(job, Done("a", 1.0))
+    with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as journal:
+        journal.execute("UPDATE jobs SET ended = ended + ?, submitted = submitted + ?", (jump, jump))
+        journal.execute("UPDATE sessions SET touched = touched + ?", (jump,))
+    journal.close()
+    async with opened(tmp_path) as (book, _):
+        book.expire()
+        [session] = book.sessions.values()
+        assert told(session)[-1] == Done("a", 1.0)
+
+
+async def test_when_there_is_no_room_the_oldest_results_go_first(tmp_path: Path) -> None:
+    """A finished picture takes the place of one that nobody came for; where there is none, it is said."""
+    async with opened(tmp_path, room=3600) as (book, _):
+        session = book.new_session("anna", "test")
+        for shade, name in enumerate("abc", 1):
+            job = await accepted(book, session, name)
+            await painted(book, job, shade)
+            await book.end(job, Done(name, 1.0))
+        assert list(session.jobs) == ["b", "c"]
+        session.outbox = Outbox()
+        job = await accepted(book, session, "d")
+        with pytest.raises(StoreFull):
+            await painted(book, job, 9)
