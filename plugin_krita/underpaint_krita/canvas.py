@@ -11,6 +11,7 @@ from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 from ._vendor.underpaint_protocol.exceptions import EmptySelection
 from ._vendor.underpaint_protocol.geometry import Box, context_box
 from .colour import is_srgb
+from .events import Job, Place
 
 SMALLEST_SELECTION = 16
 """Pixels in the selection's bounding box; in fewer, nothing can be told from anything."""
@@ -38,6 +39,12 @@ class Scene:
     pixels: Optional[memoryview] = None
     mask: Optional[memoryview] = None
 
+    @property
+    def place(self) -> Place:
+        """Where this is, in words that outlive Krita."""
+        document = self.document
+        return Place(self.box.x, self.box.y, document.width(), document.height(), document.fileName())
+
 
 def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
     """The scene for the selection of `document`, or for the whole canvas without a selection.
@@ -47,10 +54,7 @@ def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
     """
     if document is None:
         raise Refused(describe("no_document"))
-    if (document.colorModel(), document.colorDepth()) != ("RGBA", "U8"):
-        raise Refused(describe("wrong_colour_space", detail=f"{document.colorModel()} with {_depth(document)}"))
-    if not is_srgb(document.colorProfile()):
-        raise Refused(describe("wrong_colour_profile", detail=document.colorProfile()))
+    _check_colours(document)
     active = document.activeNode()
     above = anchor(active)
     canvas = Box(0, 0, document.width(), document.height())
@@ -68,6 +72,36 @@ def read_scene(document: Optional[Document], max_pixels: int) -> Scene:
 def is_open(document: Document) -> bool:
     """Whether Krita still has `document`. Krita makes a new wrapper at every call, so only `==` tells."""
     return any(document == other for other in Krita.instance().documents())
+
+
+def home_of(job: Job) -> Optional[Scene]:
+    """Where the picture of a job from before belongs, if its document is open: the same file and size, or both unsaved.
+
+    None if it is not open, if it has other colours now, or if several would do.
+    """
+    place, request = job.place, job.request
+    fitting = [document for document in Krita.instance().documents() if _is_at(document, place)]
+    if len(fitting) != 1:
+        return None
+    (document,) = fitting
+    return Scene(document, anchor(document.activeNode()), Box(place.x, place.y, request.width, request.height))
+
+
+def _is_at(document: Document, place: Place) -> bool:
+    if (document.width(), document.height(), document.fileName()) != (place.width, place.height, place.document):
+        return False
+    try:
+        _check_colours(document)
+    except Refused:
+        return False
+    return True
+
+
+def _check_colours(document: Document) -> None:
+    if (document.colorModel(), document.colorDepth()) != ("RGBA", "U8"):
+        raise Refused(describe("wrong_colour_space", detail=f"{document.colorModel()} with {_depth(document)}"))
+    if not is_srgb(document.colorProfile()):
+        raise Refused(describe("wrong_colour_profile", detail=document.colorProfile()))
 
 
 def anchor(node: Optional[Node]) -> Optional[Node]:

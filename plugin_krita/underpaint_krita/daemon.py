@@ -7,13 +7,36 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional
 from urllib.parse import urlsplit
 
 from ._vendor.underpaint_protocol import locations
+from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 
 KRITAS_OWN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "QT_PLUGIN_PATH", "QML2_IMPORT_PATH")
 """Variables that Krita sets for itself and that would lead another Python astray."""
+
+START_TIMEOUT = 90.0
+"""Seconds that a daemon may take to listen: a first start imports a lot."""
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A daemon that was started and does not listen yet; `end` is when patience ends, on the monotonic clock."""
+
+    process: subprocess.Popen[bytes]
+    end: float
+
+    @property
+    def problem(self) -> Optional[ErrorInfo]:
+        """Why it is no use to wait any longer; None while it is."""
+        if self.process.poll() is not None:
+            return describe("not_started", detail=f"it ended with status {self.process.returncode}")
+        if time.monotonic() > self.end:
+            return describe("not_started", detail=f"it does not answer after {START_TIMEOUT:.0f} s")
+        return None
 
 
 def launch_command() -> Optional[List[str]]:
@@ -34,8 +57,12 @@ def at_port_of(server: str, command: List[str]) -> List[str]:
     return [*command, "--port", str(port)] if port else command
 
 
-def start(command: List[str]) -> subprocess.Popen[bytes]:
+def start(command: List[str]) -> Starting:
     """Start the daemon, detached from Krita; what it says goes to the log. Raises `OSError` if it cannot be started."""
+    return Starting(_spawn(command), time.monotonic() + START_TIMEOUT)
+
+
+def _spawn(command: List[str]) -> subprocess.Popen[bytes]:
     log = locations.log_file()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:

@@ -23,7 +23,7 @@ def developed(jpeg: bytes, width: int, height: int, mask: Optional[Buffer]) -> K
     return QtCore.QByteArray(pixels)
 
 
-def converted(pixels: bytes) -> KritaPixels:
+def converted(pixels: Buffer) -> KritaPixels:
     """A finished picture: red, green, blue and alpha as they come from the daemon."""
     return QtCore.QByteArray(with_red_and_blue_swapped(pixels))
 

@@ -53,6 +53,11 @@ class Generation(QtCore.QObject):
         self._timer.setInterval(RETRY)
         self._timer.timeout.connect(self._work)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the picture has come; it goes into its layer by itself, as soon as Krita lets it."""
+        return self._recipe is not None
+
     def begin(self) -> None:
         """The job was accepted: make the layer."""
         self._work()

@@ -50,6 +50,7 @@ class Panel(QtWidgets.QWidget):
         self.cancel_button = _button("Cancel", "cancel", "Stop, and leave the picture as it was")
         self.progress = QtWidgets.QProgressBar()
         self.state = _StateLine()
+        self.notice = _StateLine()
         self.start_button = _button("Start Underpaint", "start", "Start the daemon on this machine")
         self.server_button = _server_button()
         self._name_widgets()
@@ -83,10 +84,20 @@ class Panel(QtWidgets.QWidget):
         if self.model.currentData() != chosen:
             self._adopt_model()
 
-    def show_state(self, text: str) -> None:
-        """Say how things are."""
+    def show_state(self, text: str, offer_start: bool = False) -> None:
+        """Say how things are; with `offer_start`, a button that starts the daemon."""
         self.state.say(text)
-        self.start_button.hide()
+        self.start_button.setVisible(offer_start)
+
+    def show_notice(self, text: str) -> None:
+        """Say something that stays until `clear_notices`, below what was said so before."""
+        self.notice.say(" ".join(filter(None, [self.notice.accessibleName(), text])))
+        self.notice.show()
+
+    def clear_notices(self) -> None:
+        """Take all notices away."""
+        self.notice.say("")
+        self.notice.hide()
 
     def show_error(self, error: ErrorInfo, offer_start: bool = False) -> None:
         """Say what went wrong and what helps; with `offer_start`, a button that starts the daemon."""
@@ -118,7 +129,7 @@ class Panel(QtWidgets.QWidget):
             self.steps.set_value(self._models[index].default_steps)
 
     def _name_widgets(self) -> None:
-        names = ("prompt", "negative_prompt", "model", "strength", "steps", "seed", "progress", "state")
+        names = ("prompt", "negative_prompt", "model", "strength", "steps", "seed", "progress", "state", "notice")
         for name in names:
             getattr(self, name).setObjectName(f"underpaint_{name}")
 
@@ -129,11 +140,12 @@ class Panel(QtWidgets.QWidget):
         self.model.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
         self.model.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         self.start_button.hide()
+        self.notice.hide()
         self.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)  # Krita takes away those of the layout.
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(_scrolling(self._choices()), stretch=1)
-        for widget in (self.state, self.start_button, self.progress):
+        for widget in (self.notice, self.state, self.start_button, self.progress):
             column.addWidget(widget)
         # Last, so that they stay where they are when a sentence gets longer: nobody should press what has just moved.
         column.addLayout(_row(self.generate_button, self.cancel_button))

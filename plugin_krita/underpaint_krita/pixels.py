@@ -18,8 +18,9 @@ BAND = 1 << 20
 
 def with_red_and_blue_swapped(pixels: Buffer) -> bytearray:
     """Four-channel pixels with their first and third channel exchanged."""
-    swapped = bytearray(pixels)
+    source, swapped = memoryview(pixels), bytearray(len(pixels))
     for band in _bands(len(swapped)):
+        swapped[band] = source[band]
         first = slice(band.start, band.stop, 4)
         third = slice(band.start + 2, band.stop, 4)
         swapped[first], swapped[third] = swapped[third], swapped[first]

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Callable, Dict, Optional, Union
+from functools import partial
+from typing import Any, Callable, Dict, Optional
 
 from krita import Krita
 
-from . import settings
+from . import sentences, settings
+from ._vendor.underpaint_protocol import locations
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 from ._vendor.underpaint_protocol.exceptions import InvalidField
 from ._vendor.underpaint_protocol.messages import (
+    TERMINAL,
     Accepted,
     Cancelled,
     Done,
     Error,
     Failed,
+    Position,
     Progress,
     Request,
+    Started,
     Status,
     Welcome,
 )
 from .canvas import Refused, Scene, read_scene
+from .certificates import Certificate
+from .events import Disconnected, Event, Finished, Frame, Job, Reconnecting, Remembered
 from .frames import converted, developed
 from .generation import Generation, Outcome
 from .mailbox import Mailbox
-from .network import Disconnected, Event, Finished, Frame, Job, Network
+from .network import Network
+from .notebook import claimed_notebook
 from .panel import Panel, Wishes
 from .qt import QtCore
+from .recipe import recipe_of
+from .recovery import Recovery
 from .server_dialog import ask_for_server
+from .settings import Settings
+from .trust_dialog import ask_to_trust
 
-PHASES = {
-    "queued": "Waiting for its turn",
-    "loading": "Loading the model",
-    "preparing": "Preparing the picture",
-    "encoding": "Reading the prompt",
-    "denoising": "Painting",
-    "decoding": "Finishing the picture",
-    "compositing": "Fitting it in",
-}
 PROGRESS_DELAY = 20
 """Milliseconds for which progress waits to be shown together with its preview."""
 STARTABLE = ("unreachable", "not_started", "disconnected")
 """Errors after which the daemon can be started from here, if the server is this machine."""
+LAST_WORDS = 0.5
+"""Seconds that Krita waits at its end, at most, for a wish to cancel to be sent."""
 
 
 class Studio(QtCore.QObject):
@@ -55,7 +60,9 @@ class Studio(QtCore.QObject):
         self._panel = panel
         self._settings = settings.load()
         self._mailbox: Mailbox[Event, Frame] = Mailbox(self._woken.emit)
-        self._network = Network(self._mailbox, developed, converted)
+        self._network = Network(self._mailbox, developed, converted, claimed_notebook(locations.data_folder()))
+        self._recovery = Recovery(self._network, self)
+        self._recovery.told.connect(panel.show_notice)
         self._welcome: Optional[Welcome] = None
         self._connecting = False
         self._generate_when_connected = False
@@ -69,8 +76,12 @@ class Studio(QtCore.QObject):
         self._handlers: Dict[type, Callable[[Any], None]] = {
             Welcome: self._on_welcome,
             Status: self._on_status,
+            Remembered: self._on_remembered,
+            Reconnecting: self._on_reconnecting,
             Disconnected: self._on_disconnected,
             Accepted: self._on_accepted,
+            Position: self._on_position,
+            Started: self._on_started,
             Progress: self._on_progress,
             Finished: self._on_finished,
             Done: self._on_done,
@@ -89,11 +100,12 @@ class Studio(QtCore.QObject):
 
     def generate(self) -> None:
         """Paint into the selection, or a new picture without one; connect first where that is needed."""
-        if self._job is not None:
+        if self._is_painting:
             return
+        self._panel.clear_notices()
         if self._welcome is None:
             self._generate_when_connected = True
-            self._panel.set_busy(True)
+            self._show_busy()
             if not self._connecting:
                 self._connect()
             return
@@ -106,9 +118,10 @@ class Studio(QtCore.QObject):
         """Stop what is going on; the picture becomes as it was."""
         if self._job is not None:
             self._network.cancel(self._job.id)
+        else:
+            self._recovery.cancel()
         self._generate_when_connected = False
         self._let_go()
-        self._panel.set_busy(False)
         self._panel.show_state("Cancelled.")
 
     def start_daemon(self) -> None:
@@ -122,79 +135,138 @@ class Studio(QtCore.QObject):
         chosen = ask_for_server(self._settings, self._panel)
         if chosen is None:
             return
-        self.cancel()
-        self._settings, self._welcome = chosen, None
-        try:
-            settings.save(chosen)
-        except OSError as error:
-            self._panel.show_error(describe("not_saved", detail=error))
-        else:
-            self._connect()
+        if self._job is not None or self._generate_when_connected:
+            self.cancel()
+        if chosen.server != self._settings.server:
+            self._recovery.leave()
+        self._adopt(chosen)
 
     def close(self) -> None:
-        """Krita is going."""
-        self._network.close()
+        """Krita is going, and its documents are closed."""
+        if self._job is not None:
+            self._network.cancel(self._job.id)
+        self._network.close(LAST_WORDS)
 
-    # Going on with it
+    # Connecting
 
     def _on_shown(self) -> None:
         if self._welcome is None and not self._connecting:
             self._connect()
 
+    def _adopt(self, chosen: Settings) -> None:
+        """Use these settings from now on."""
+        self._settings, self._welcome = chosen, None
+        try:
+            settings.save(chosen)
+        except OSError as error:
+            self._panel.show_error(describe("not_saved", detail=error))
+        self._connect()
+
     def _connect(self) -> None:
         self._welcome, self._connecting = None, True
         self._panel.show_state("Connecting…")
-        self._network.connect(self._settings.server, self._settings.token())
+        self._network.connect(self._settings.server, self._settings.token(), self._settings.pin())
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        self._welcome, self._connecting = welcome, False
+        self._panel.show_models(welcome.models)
+        self._panel.show_state(sentences.CONNECTED_AGAIN if self._is_painting else sentences.worker(welcome))
+        if self._generate_when_connected:
+            self._generate_when_connected = False
+            self._show_busy()
+            self.generate()
+
+    def _on_status(self, status: Status) -> None:
+        if status.draining or not self._is_painting:
+            self._panel.show_state(sentences.worker(status))
+
+    def _on_reconnecting(self, event: Reconnecting) -> None:
+        self._connecting = True
+        sentence = sentences.reconnecting(event.error, event.seconds, self._is_painting)
+        self._panel.show_state(sentence, offer_start=self._is_startable(event.error))
+
+    def _on_disconnected(self, event: Disconnected) -> None:
+        self._welcome, self._connecting, self._generate_when_connected = None, False, False
+        if self._job is not None and self._generation is not None and not self._generation.complete:
+            self._recovery.take([self._job])  # It goes on at the server; another connection may bring its picture.
+        self._rest(event.error)
+        if event.certificate is not None:  # The dialog has an event loop of its own, and there are more events.
+            QtCore.QTimer.singleShot(0, partial(self._ask_to_trust, self._settings.server, event.certificate))
+
+    def _ask_to_trust(self, server: str, certificate: Certificate) -> None:
+        """Ask about a certificate that nobody vouches for, and connect if it is the artist's own."""
+        if server == self._settings.server and ask_to_trust(server, certificate, self._panel):
+            self._adopt(self._settings.with_pin(server, certificate.fingerprint))
+
+    def _is_startable(self, error: ErrorInfo) -> bool:
+        return error.code in STARTABLE and settings.is_local(self._settings.server)
+
+    # Painting
+
+    @property
+    def _is_painting(self) -> bool:
+        """Whether a picture is under way, of this Krita or of an earlier one."""
+        return self._job is not None or self._recovery.running
 
     def _begin(self, wishes: Wishes, welcome: Welcome) -> None:
         if not welcome.models:
             raise Refused(describe("no_model"))
         scene = read_scene(Krita.instance().activeDocument(), welcome.limits.max_pixels)
         request = _request(wishes, scene, welcome.models[0].id)
-        self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask)
+        self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask, scene.place)
         self._generation = Generation(scene, wishes.prompt, self)
-        self._generation.ended.connect(self._on_ended)
+        self._generation.ended.connect(partial(self._on_ended, self._job.id))
         self._network.submit(self._job)
-        self._panel.set_busy(True)
-        self._panel.show_state("Sending…")
+        self._show_busy()
+        if not self._connecting:
+            self._panel.show_state("Sending…")
 
     def _collect(self) -> None:
         events, frame = self._mailbox.collect()
         for event in events:
-            handler = self._handlers.get(type(event))
-            if handler is not None and self._concerns_us(event):
-                handler(event)
-        if frame is not None and self._generation is not None and self._concerns_us(frame):
+            job = getattr(event, "job", None)
+            if job is not None and self._recovery.knows(job):
+                self._recover(event)
+            elif job is None or self._is_present(job):
+                self._handle(event)
+        if frame is not None and self._generation is not None and self._is_present(frame.job):
             self._generation.show(frame.pixels)
             self._show_progress()
 
-    def _concerns_us(self, event: Any) -> bool:
-        """Whether an event is about the connection or about the present job, not about one that was cancelled."""
-        job = getattr(event, "job", None)
-        return job is None or (self._job is not None and job == self._job.id)
+    def _handle(self, event: Any) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
 
-    def _on_welcome(self, welcome: Welcome) -> None:
-        self._welcome, self._connecting = welcome, False
-        self._panel.show_models(welcome.models)
-        self._panel.show_state(_worker_state(welcome))
-        if self._generate_when_connected:
-            self._generate_when_connected = False
-            self._panel.set_busy(False)
-            self.generate()
-
-    def _on_status(self, status: Status) -> None:
+    def _recover(self, event: Any) -> None:
+        """Something happened to a job of before. While there is no other one, the docker shows how it goes on."""
+        self._recovery.handle(event)
         if self._job is None:
-            self._panel.show_state(_worker_state(status))
+            if isinstance(event, (Position, Started, Progress)):
+                self._handle(event)
+            elif isinstance(event, TERMINAL) and self._welcome is not None:
+                self._panel.show_state(sentences.worker(self._welcome))
+            self._show_busy()
 
-    def _on_disconnected(self, event: Disconnected) -> None:
-        self._welcome, self._connecting, self._generate_when_connected = None, False, False
-        self._rest(event.error)
+    def _is_present(self, job: str) -> bool:
+        """Whether this is the job of the docker, and not one that was cancelled."""
+        return self._job is not None and job == self._job.id
+
+    def _on_remembered(self, event: Remembered) -> None:
+        self._recovery.take(event.jobs)
 
     def _on_accepted(self, event: Accepted) -> None:
         if self._generation is not None:
             self._generation.begin()
-        if event.position:
-            self._panel.show_state(f"{PHASES['queued']}: {event.position} before it")
+        self._panel.show_state(sentences.queue_place(event.position))
+
+    def _on_position(self, event: Position) -> None:
+        self._panel.show_state(sentences.queue_place(event.position))
+
+    def _on_started(self, event: Started) -> None:
+        if event.attempt > 1:
+            self._panel.show_state(sentences.ONCE_MORE)
+            self._panel.show_progress(0)
 
     def _on_progress(self, event: Progress) -> None:
         # Usually the preview of this step follows at once. One repaint of the window for both takes half the time.
@@ -204,19 +276,18 @@ class Studio(QtCore.QObject):
     def _show_progress(self) -> None:
         self._progress_timer.stop()
         event, self._progress = self._progress, None
-        if event is None or not self._concerns_us(event):
-            return
-        self._panel.show_progress(event.fraction)
-        steps = f", step {event.step} of {event.steps}" if event.phase == "denoising" and event.steps else ""
-        self._panel.show_state(PHASES[event.phase] + steps)
+        if event is not None and (self._is_present(event.job) or self._recovery.is_running(event.job)):
+            self._panel.show_progress(event.fraction)
+            self._panel.show_state(sentences.progress(event))
 
     def _on_finished(self, event: Finished) -> None:
         if self._generation is not None and self._job is not None and event.index == 0:
-            self._generation.finish(event.pixels, _recipe(self._job.request, event.seed))
+            self._generation.finish(event.pixels, recipe_of(self._job.request, event.seed))
 
     def _on_done(self, event: Done) -> None:
+        if self._generation is not None and not self._generation.complete:
+            self._network.acknowledge(event.job)
         self._let_go()
-        self._panel.set_busy(False)
         self._panel.show_state(f"Done in {event.seconds:.1f} s.")
 
     def _on_failed(self, event: Failed) -> None:
@@ -224,35 +295,37 @@ class Studio(QtCore.QObject):
 
     def _on_cancelled(self, event: Cancelled) -> None:
         self._let_go()
-        self._panel.set_busy(False)
         self._panel.show_state("Cancelled.")
 
     def _on_error(self, event: Error) -> None:
-        if event.job is None and self._job is not None:
-            self._network.cancel(self._job.id)  # Something else was refused; the job would go on without us.
+        if self._job is not None:
+            self._network.cancel(self._job.id)  # Whatever was refused, the job would go on without us.
         self._rest(event.error)
 
-    def _on_ended(self, outcome: Outcome) -> None:
-        if self.sender() is not self._generation or outcome in (Outcome.FINISHED, Outcome.DISCARDED):
-            return
-        if self._job is not None:
-            self._network.cancel(self._job.id)
-        self._let_go()
-        self._panel.set_busy(False)
-        self._panel.show_state(f"Stopped, because {outcome.value}.")
+    def _on_ended(self, job: str, outcome: Outcome) -> None:
+        """The layer of `job`, which need not be the present one, is as it will stay."""
+        if outcome is Outcome.FINISHED:
+            self._network.acknowledge(job)
+        elif outcome is not Outcome.DISCARDED:
+            self._network.cancel(job)
+            if self._is_present(job):
+                self._let_go()
+                self._panel.show_state(f"Stopped, because {outcome.value}.")
 
     def _rest(self, error: ErrorInfo) -> None:
         """Nothing goes on any more, because of `error`."""
         self._let_go()
-        self._panel.set_busy(False)
-        startable = error.code in STARTABLE and settings.is_local(self._settings.server)
-        self._panel.show_error(error, offer_start=startable)
+        self._panel.show_error(error, offer_start=self._is_startable(error))
 
     def _let_go(self) -> None:
         """Forget the job. Its layer is taken away unless it is finished; that may go on for a while."""
         if self._generation is not None:
             self._generation.discard()
         self._job = self._generation = None
+        self._show_busy()
+
+    def _show_busy(self) -> None:
+        self._panel.set_busy(self._is_painting or self._generate_when_connected)
 
 
 def _request(wishes: Wishes, scene: Scene, first_model: str) -> Request:
@@ -270,21 +343,3 @@ def _request(wishes: Wishes, scene: Scene, first_model: str) -> Request:
         )
     except InvalidField as error:
         raise Refused(describe("invalid_field", detail=error)) from None
-
-
-def _recipe(request: Request, seed: int) -> Dict[str, Any]:
-    """How a picture was made, without the pixels it was made of."""
-    wire = request.to_wire()
-    return {**{name: value for name, value in wire.items() if name not in ("image", "mask")}, "seed": seed}
-
-
-def _worker_state(source: Union[Welcome, Status]) -> str:
-    worker = source.worker
-    device = f" on {worker.device}" if worker.device else ""
-    states = {
-        "starting": "Underpaint is warming up…",
-        "ready": f"Ready{device}.",
-        "restarting": "Underpaint is starting again…",
-        "failed": f"Underpaint cannot paint: {worker.detail}.",
-    }
-    return states[worker.state]

@@ -1,0 +1,78 @@
+"""What the docker says about how things are, in words for artists. Errors have their own sentences."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from ._vendor.underpaint_protocol.errors import ErrorInfo
+from ._vendor.underpaint_protocol.messages import Progress, Status, Welcome
+
+PHASES = {
+    "loading": "Loading the model",
+    "preparing": "Preparing the picture",
+    "encoding": "Reading the prompt",
+    "denoising": "Painting",
+    "decoding": "Finishing the picture",
+    "compositing": "Fitting it in",
+}
+CONNECTED_AGAIN = "Connected again; your picture goes on."
+DRAINING = "Underpaint is being stopped. What it has begun goes on when it is started again."
+ONCE_MORE = "The painting process stopped; trying once more."
+FORGOTTEN = "A picture from before is lost: the daemon does not remember it."
+
+
+def queue_place(position: int) -> str:
+    """How many pictures go before the artist's own."""
+    if position == 0:
+        return "Yours is the next picture."
+    return f"{position} picture{'s' if position > 1 else ''} before yours"
+
+
+def progress(event: Progress) -> str:
+    """What is being done, and at which step."""
+    steps = f", step {event.step} of {event.steps}" if event.phase == "denoising" and event.steps else ""
+    return PHASES[event.phase] + steps
+
+
+def reconnecting(error: ErrorInfo, seconds: float, waiting: bool) -> str:
+    """Why there is no connection, and when the next attempt is made; `waiting` is whether a picture is under way."""
+    when = f"trying again in {seconds:.0f} s…" if seconds >= 1 else "trying again…"
+    if not waiting:
+        return f"{error.message} {when[0].upper()}{when[1:]}"
+    if error.code == "disconnected":
+        return f"The connection was lost. Your picture goes on; {when}"
+    return f"{error.message} Your picture is not lost; {when}"
+
+
+def worker(source: Union[Welcome, Status]) -> str:
+    """How the process that paints is."""
+    if isinstance(source, Status) and source.draining:
+        return DRAINING
+    state = source.worker
+    device = f" on {state.device}" if state.device else ""
+    return {
+        "starting": "Underpaint is warming up…",
+        "ready": f"Ready{device}.",
+        "restarting": "Underpaint is starting again…",
+        "failed": f"Underpaint cannot paint: {state.detail}.",
+    }[state.state]
+
+
+def kept(prompt: str, path: str) -> str:
+    """Where a picture is whose document was not open when it came."""
+    return f"{_picture(prompt)} was finished meanwhile. Its document is not open, so it is kept in {path}"
+
+
+def in_its_layer(prompt: str) -> str:
+    """A picture has come late, but in the right place."""
+    return f"{_picture(prompt)} was finished meanwhile and is in a layer of its own now."
+
+
+def not_kept(prompt: str, problem: str) -> str:
+    """A picture could not be written into a file; the daemon still has it."""
+    return f"{_picture(prompt)} could not be kept: {problem}. It is tried again when Krita is started again."
+
+
+def _picture(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return f"The picture “{line if len(line) <= 40 else line[:39] + '…'}”" if line else "A picture"
