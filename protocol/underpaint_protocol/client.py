@@ -298,12 +298,21 @@ class ClientSession:
             return self._unknown(name, job) if code == "unknown_job" else [error]
         if code == "shutting_down":
             return []  # The next connection offers it again.
+        if code == "unknown_job":
+            return self._never_came(name, job)
         self._out.drop(name)
-        if job.cancelled and code == "unknown_job":
-            self._jobs.close(name)
-            return [Cancelled(name)]
         self._jobs.refuse(name)
         return [error]
+
+    def _never_came(self, name: str, job: Job) -> List[Event]:
+        """The server does not know a job that it did not accept: the answer to a cancel that came before its submit.
+
+        For a job that begins anew it may also be the answer to a fetch of its former results.
+        """
+        if not job.cancelled:
+            return []
+        self._jobs.close(name)
+        return [Cancelled(name)]
 
     def _unknown(self, name: str, job: Job) -> List[Event]:
         """The server does not know a job that it accepted: the answer to a cancel that came too late, or to a fetch."""
