@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Iterator, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Type, TypeVar
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from .exceptions import InvalidField, MalformedMessage, UnknownMessage
 from .fields import IDENTIFIER, Record
 
+C = TypeVar("C", Dict[str, Any], List[Any])
 M = TypeVar("M", bound=Record)
 
 MAX_DEPTH = 8
 """Maps and lists inside one another, at most; the deepest message of the language has 4."""
+
+MAX_VALUES = 1 << 17
+"""Values in all maps and lists of one message. A frame full of empty lists would keep whoever reads it for seconds."""
 
 _LIMITS = {"max_str_len": 1 << 18, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
 
@@ -75,14 +79,35 @@ class Vocabulary:
         if len(data) > self.max_frame:
             raise MalformedMessage(f"the message has {len(data)} bytes; {self.max_frame} are allowed")
         try:
+            count = _Count()
             wire = msgpack.unpackb(
-                data, raw=False, strict_map_key=True, max_bin_len=self.max_frame, ext_hook=_no_extensions, **_LIMITS
+                data,
+                raw=False,
+                strict_map_key=True,
+                max_bin_len=self.max_frame,
+                ext_hook=_no_extensions,
+                list_hook=count,
+                object_hook=count,
+                **_LIMITS,
             )
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise MalformedMessage(f"the bytes are not a message: {error}") from None
         if not isinstance(wire, dict) or _depth(wire) > MAX_DEPTH:
             raise MalformedMessage("the message is not a map, or nests too deeply")
         return wire
+
+
+class _Count:
+    """Counts the values of one message while it is unpacked: called with each map and list once that is complete."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def __call__(self, container: C) -> C:
+        self._values += len(container)
+        if self._values > MAX_VALUES:
+            raise ValueError(f"there are more than {MAX_VALUES} values in it")
+        return container
 
 
 def _no_extensions(code: int, data: bytes) -> Any:
@@ -94,14 +119,13 @@ def _job_of(wire: Dict[str, Any]) -> Any:
     return job if isinstance(job, str) and re.fullmatch(IDENTIFIER, job) else None
 
 
-def _depth(root: Any) -> int:
-    """How many maps and lists lie inside one another, counted without recursion."""
-    deepest, pending = 0, [(root, 1)]
-    while pending:
+def _depth(root: Dict[str, Any]) -> int:
+    """How many maps and lists lie inside one another, counted without recursion, and no further than matters."""
+    deepest = 0
+    pending: List[Tuple[Any, int]] = [(root, 1)]
+    while pending and deepest <= MAX_DEPTH:
         value, depth = pending.pop()
-        if isinstance(value, (dict, list)):
-            deepest = max(deepest, depth)
-            if depth > MAX_DEPTH:
-                break
-            pending.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+        deepest = max(deepest, depth)
+        items = value.values() if isinstance(value, dict) else value
+        pending.extend([(item, depth + 1) for item in items if isinstance(item, (dict, list))])
     return deepest
