@@ -34,10 +34,11 @@ class Pair:
         return context
 
 
-def self_signed(folder: Path, name: str = "box", names: str = NAMES) -> Pair:
-    """A certificate that vouches for itself, valid for a month."""
+def self_signed(folder: Path, name: str = "box", *, names: str = NAMES, days: int = 30) -> Pair:
+    """A certificate that vouches for itself."""
     pair = _pair(folder, name)
-    openssl("req", "-x509", *_new_key(pair), "-subj", f"/CN={name}", "-addext", names, "-out", pair.certificate)
+    about = ("-days", str(days), "-subj", f"/CN={name}", "-addext", names)
+    openssl("req", "-x509", *_new_key(pair), *about, "-out", pair.certificate)
     return pair
 
 

@@ -78,13 +78,15 @@ def load() -> Settings:
 
 
 def save(settings: Settings) -> None:
-    """Remember `settings`. Raises `OSError` if that is not possible."""
+    """Remember `settings`. Raises `OSError` if that is not possible; what was remembered before is whole then."""
     path = settings_file()
     path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     stored = {"server": settings.server, "tokens": dict(settings.tokens), "pins": dict(settings.pins)}
     text = json.dumps(stored, indent=2)
-    with open(path, "w", encoding="utf-8", opener=_private) as file:
+    with open(draft, "w", encoding="utf-8", opener=_private) as file:
         file.write(text)
+    os.replace(draft, path)
 
 
 def _words(stored: Any) -> Dict[str, str]:

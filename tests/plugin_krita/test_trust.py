@@ -12,11 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from underpaint_krita import trust
 from underpaint_krita._vendor.websockets.sync.client import connect
-from underpaint_krita.certificates import Certificate, read_certificate
 from websockets.sync.server import ServerConnection, serve
 
 from tests.certificates import Pair, self_signed, signed
@@ -243,36 +240,3 @@ def test_an_empty_pin_accepts_nobody(pair: Pair) -> None:
     """A damaged setting is no open door."""
     with listening(pair.server_context()) as server, pytest.raises(trust.CertificateChanged):
         try_to_send_the_token(server.url(), "")
-
-
-def test_a_fingerprint_is_shown_in_groups() -> None:
-    """Four lines that an eye can compare."""
-    groups = Certificate("0123456789abcdef" * 4).groups
-    assert groups == "\n".join(["0123 4567 89AB CDEF"] * 4)
-
-
-def test_a_strangers_name_stays_on_one_line(tmp_path: Path) -> None:
-    """It is shown in our question, so it must not look like more of it."""
-    pair = self_signed(tmp_path, "x")
-    der = ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
-    hostile = der.replace(b"\x0c\x01x", b"\x0c\x01\n")
-    assert read_certificate(der, trusted=False).subject == "x"
-    assert read_certificate(hostile, trusted=False).subject == ""
-
-
-@given(st.data())
-def test_a_damaged_certificate_is_read_as_far_as_it_goes(data: st.DataObject) -> None:
-    """No bytes upset the reader; it has a fingerprint in any case."""
-    whole = bytearray(DER)
-    for _ in range(data.draw(st.integers(0, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
-    assert len(read_certificate(cut, trusted=False).fingerprint) == 64
-
-
-DER = bytes.fromhex(
-    "3082011a3081c1a003020102020101300a06082a8648ce3d040302300e310c300a06035504030c03626f78301e170d32363131323330"
-    "30303030305a170d3237313132333030303030305a300e310c300a06035504030c03626f783059301306072a8648ce3d020106082a86"
-    "48ce3d030107034200"
-) + bytes(120)
-"""The beginning of a certificate as DER writes it."""

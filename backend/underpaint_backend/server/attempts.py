@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 """Wrong tokens from one address within `PERIOD` that are looked at; behind a proxy all clients have one address."""
@@ -34,6 +37,8 @@ class Attempts:
         if count == 0:
             self._forget(key)
         self._counted[key] = begun, count + 1
+        if count == ATTEMPTS:
+            log.warning("wrong tokens come from %s, more than %d in a minute", key, ATTEMPTS)
         return math.ceil(begun + PERIOD - now) if count >= ATTEMPTS else 0
 
     def __len__(self) -> int:

@@ -43,6 +43,17 @@ def test_more_have_to_wait(attempts: Attempts, clock: Clock) -> None:
     assert attempts.failed("10.0.0.1") == 0
 
 
+def test_the_log_hears_of_it_once(attempts: Attempts, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """In each minute, so that whoever comes on and on cannot fill it."""
+    for _ in range(ATTEMPTS * 10):
+        attempts.failed("10.0.0.1")
+    assert [record.args for record in caplog.records] == [("10.0.0.1", ATTEMPTS)]
+    clock.now += PERIOD
+    for _ in range(ATTEMPTS + 1):
+        attempts.failed("10.0.0.1")
+    assert len(caplog.records) == 2
+
+
 def test_one_address_is_nothing_to_another(attempts: Attempts) -> None:
     """Only who came too often waits."""
     for _ in range(ATTEMPTS + 1):
