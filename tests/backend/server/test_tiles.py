@@ -256,6 +256,20 @@ def test_a_damaged_tile_that_is_pinned_is_pinned_again_when_it_is_sent_again(tmp
         store.put(name_of(bytes(61)), bytes(61))
 
 
+def test_a_damaged_tile_can_be_unpinned(tmp_path: Path) -> None:
+    """A job that ends lets go of its tiles, also of those that were lost; sent again, they may be evicted."""
+    store = opened(tmp_path, 100)
+    content = bytes(60)
+    store.put(name_of(content), content)
+    store.pin([name_of(content)])
+    file_of(tmp_path, name_of(content)).unlink()
+    assert store.read(name_of(content)) is None
+    store.unpin([name_of(content)])
+    store.put(name_of(content), content)
+    store.put(name_of(bytes(61)), bytes(61))
+    assert store.missing([name_of(content)]) == [name_of(content)]
+
+
 def test_a_folder_that_vanishes_is_made_again(tmp_path: Path) -> None:
     """Someone clears the cache while the daemon runs: tiles are missing, and can be sent again."""
     store = opened(tmp_path / "tiles", 1000)
@@ -368,6 +382,27 @@ def test_the_index_does_not_wait_for_a_disk_that_writes_slowly(tmp_path: Path) -
         assert [write.result(timeout=10) for write in writing] == [None, None]
     assert store.size_of(name) == 4
     assert store.bytes == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that blocks is one of POSIX")
+def test_who_needs_the_room_of_a_write_under_way_waits_for_it(tmp_path: Path) -> None:
+    """A full store in which nothing is pinned is not full: what is being written may go once it is there."""
+    store = opened(tmp_path, 100)
+    slow, next_one = name_of(b"s" * 60), name_of(b"n" * 60)
+    part = file_of(tmp_path, slow).with_name(slow.hex() + ".part")
+    part.parent.mkdir()
+    os.mkfifo(part)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(store.put, slow, b"s" * 60)
+        while store.bytes < 60:
+            time.sleep(0.001)
+        second = threads.submit(store.put, next_one, b"n" * 60)
+        time.sleep(0.1)
+        assert not second.done()
+        assert part.read_bytes() == b"s" * 60
+        assert [write.result(timeout=10) for write in (first, second)] == [None, None]
+    assert store.missing([slow, next_one]) == [slow]
+    assert store.bytes == on_disk(tmp_path) == 60
 
 
 def answer_at_once(store: TileStore, name: bytes) -> None:
