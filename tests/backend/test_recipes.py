@@ -243,20 +243,20 @@ async def test_behind_nginx(tmp_path: Path) -> None:
                 assert await is_welcome(connection)
 
 
-@pytest.mark.parametrize(("pings", "survives"), [(0.3, True), (60.0, False)])
+@pytest.mark.parametrize(("pings", "survives"), [(0.5, True), (60.0, False)])
 async def test_pings_survive_an_idle_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pings: float, survives: bool
 ) -> None:
-    """nginx that cuts off after one second, and a client that says nothing for two: the daemon's pings keep it."""
+    """nginx that cuts off after two seconds, and a client that says nothing for three: the daemon's pings keep it."""
     nginx, tls, port = program("nginx"), make_certificate(tmp_path), free_port()
     monkeypatch.setattr(server, "PING_INTERVAL", pings)
     gate = Gate(Tokens(tmp_path / "token"), frozenset({NAME}))
     daemon = Daemon(LocalHost(LocalOptions(threads=1)), Options(gate, port=0, home=tmp_path))
     async with daemon.listening() as listening:
-        settings = nginx_settings(tmp_path, port, daemon.url(listening).rpartition("//")[2], "1s")
+        settings = nginx_settings(tmp_path, port, daemon.url(listening).rpartition("//")[2], "2s")
         with running(tmp_path, port, nginx, "-p", str(tmp_path), "-c", settings):
             async with client(f"wss://{NAME}:{port}", load_token(tmp_path / "token"), tls) as connection:
-                await asyncio.sleep(2)
+                await asyncio.sleep(3)
                 if survives:
                     assert await is_welcome(connection)
                 else:
