@@ -21,18 +21,26 @@ ODD_VALUES: tuple[Any, ...] = (
     *("", "job", "../../etc/passwd", "\0", "a" * 65, "a" * 10_001, "\u202e\U0001f58c", "{detail}", "%s%n"),
     *(b"", b"\0" * 15, ABSENT, b"\0" * 17, b"\xff" * 4096, PIXELS, bytes(16 * 4097)),
     *([], {}, [[]], [{}], {"type": "hello"}, [None] * 100, {"a": 1}, list(range(5000))),
-    *(msgpack.ExtType(5, b"ext"), msgpack.Timestamp(1, 2), msgpack.ExtType(127, b"")),
+    *(msgpack.ExtType(5, b"ext"), msgpack.Timestamp(1, 2)),
 )
 ODD_BYTES = (
     *(b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"),
-    *(b"\xc9\xff\xff\xff\xff\x05", b"\xc1", b"\xd4\xff\x00", b"\xcb\x7f\xf8\0\0\0\0\0\0", b"\x80", b"\x91", b"\xa4type"),
+    *(
+        b"\xc9\xff\xff\xff\xff\x05",
+        b"\xc1",
+        b"\xd4\xff\x00",
+        b"\xcb\x7f\xf8\0\0\0\0\0\0",
+        b"\x80",
+        b"\x91",
+        b"\xa4type",
+    ),
 )
 
 
 def structure(random: Random) -> bytes:
     """A client's message with one to three wrong, missing, added or swapped values anywhere in it."""
     wire = wire_of(random.choice(FROM_CLIENT))
-    for _ in range(random.randint(1, 3)):
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
         _change(random, _somewhere(random, wire))
     return _packed(wire)
 

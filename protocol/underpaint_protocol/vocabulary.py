@@ -16,8 +16,9 @@ M = TypeVar("M", bound=Record)
 MAX_DEPTH = 8
 """Maps and lists inside one another, at most; the deepest message of the language has 4."""
 
-MAX_VALUES = 1 << 17
-"""Values in all maps and lists of one message. A frame full of empty lists would keep whoever reads it for seconds."""
+MAX_VALUES = 1 << 15
+"""Values in all maps and lists of one message; a `welcome` with 1000 models has fewer. A frame full of empty lists
+would keep whoever reads it for seconds."""
 
 _LIMITS = {"max_str_len": 1 << 18, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
 

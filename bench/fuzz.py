@@ -1,0 +1,114 @@
+"""Wrong bytes for a real daemon, before the websocket's handshake and after it, before `hello` and after it.
+
+Meanwhile a client that behaves asks something every 100 ms. A crash is a daemon or worker that died, or an exception
+that reached the log as a traceback; a hang is an answer that takes more than a second, or a connection that for so
+long neither answers nor closes. What the n-th visit sends depends on `--seed` and n alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from fuzzing.tally import Tally
+from fuzzing.visits import KINDS, Place
+from fuzzing.watch import Watcher, crashes
+from report import Figure, show
+from underpaint_backend.launch import Launched, launched
+from underpaint_backend.server.guests import Guest, changing
+from underpaint_backend.server.tokens import digest_of, guests_beside, make_token
+from wire.process import children, resident
+
+VISITORS = 4
+"""Connections at a time."""
+WARM_UP = 0.25
+"""Part of the frames after which the daemon's memory counts as warm."""
+HANG = 1.0
+"""Seconds."""
+
+
+def main() -> None:
+    """Send at least `--frames` frames and print what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, launched(Path(folder), "--threads", "1") as daemon:
+        figure = measure(daemon, arguments.frames, arguments.seed)
+    show(figure, arguments.json)
+
+
+def measure(daemon: Launched, frames: int, seed: int) -> Figure:
+    """Visit a daemon until `frames` were sent."""
+    place = Place(daemon.url, add_guest(daemon))
+    wait_for_worker(daemon)
+    worker, tally, began = children(daemon.process.pid), Tally(), time.monotonic()
+    with Watcher(daemon) as watcher:
+        visits = (Random(f"{seed}/{number}") for number in itertools.count())
+        asyncio.run(visit_until(place, visits, tally, int(frames * WARM_UP)))
+        warm = resident(daemon.process.pid)
+        asyncio.run(visit_until(place, visits, tally, frames))
+        time.sleep(1.0)  # for what is left to be closed
+        seconds = time.monotonic() - began
+    grown = 100 * (resident(daemon.process.pid) / warm - 1)
+    slow = sum(answer > HANG for answer in watcher.seconds)
+    faults = crashes(daemon, worker)
+    rows = tally.rows()
+    rows += [
+        row("all", f"in {seconds:.0f} s", tally.frames),
+        row("the other client", "questions", len(watcher.seconds)),
+        row("the other client", "longest answer, ms", round(1000 * max(watcher.seconds, default=0.0))),
+        row("the other client", "answers over 1 s", slow),
+        row("the other client", "connections lost", watcher.lost),
+        row("memory", f"resident after the warm-up, {warm:.1f} MiB; grown by % (goal < 5)", round(grown, 2)),
+        *(row("crashes", name, count) for name, count in faults.items()),
+        row("hangs", "connections that were left waiting", tally.hangs),
+    ]
+    return Figure("fuzz", sum(faults.values()) + slow + watcher.lost + tally.hangs, "crashes and hangs", "0", rows)
+
+
+async def visit_until(place: Place, visits: Iterator[Random], tally: Tally, frames: int) -> None:
+    """Make visits, some at a time, until `frames` were sent."""
+
+    async def visitor() -> None:
+        while tally.frames < frames:
+            random = next(visits)
+            phase, kind, _, visit = random.choices(KINDS, [share for _, _, share, _ in KINDS])[0]
+            await visit(place, random, tally.line(phase, kind))
+
+    async with asyncio.TaskGroup() as visitors:
+        for _ in range(VISITORS):
+            visitors.create_task(visitor())
+
+
+def add_guest(daemon: Launched) -> str:
+    """A token of its own for the visits, so that all else belongs to somebody else."""
+    token = make_token()
+    with changing(guests_beside(daemon.home / "token")) as guests:
+        guests["visitor"] = Guest(digest_of(token))
+    return token
+
+
+def wait_for_worker(daemon: Launched) -> None:
+    """Until it says that it is ready: while it imports, it takes the time of whoever is measured."""
+    deadline = time.monotonic() + 120
+    while "ready on" not in daemon.log.read_text("utf-8", "replace"):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the worker does not start")
+        time.sleep(0.1)
+
+
+def row(phase: str, kind: str, value: object) -> dict[str, object]:
+    """A row with one value, in the first column of numbers."""
+    return {"phase": phase, "kind": kind, "frames": value}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What came of the frames, by phase and kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Line:
+    """One row of the table."""
+
+    frames: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    others: int = 0
+    closes: Counter[str] = field(default_factory=Counter)
+    hangs: int = 0
+
+
+class Tally:
+    """Rows by phase and kind."""
+
+    def __init__(self) -> None:
+        self.lines: dict[tuple[str, str], Line] = {}
+
+    def line(self, phase: str, kind: str) -> Line:
+        """The row of one kind of visit."""
+        return self.lines.setdefault((phase, kind), Line())
+
+    @property
+    def frames(self) -> int:
+        """All that were sent."""
+        return sum(line.frames for line in self.lines.values())
+
+    @property
+    def hangs(self) -> int:
+        """Connections that neither answered nor closed in time."""
+        return sum(line.hangs for line in self.lines.values())
+
+    def rows(self) -> list[dict[str, object]]:
+        """The table."""
+        return [
+            {
+                "phase": phase,
+                "kind": kind,
+                "frames": line.frames,
+                "typed errors": line.errors.total(),
+                "other answers": line.others,
+                "closed": _counts(line.closes),
+                "hangs": line.hangs,
+            }
+            for (phase, kind), line in sorted(self.lines.items())
+        ]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} × {count}" for name, count in sorted(counter.items())) or "-"
