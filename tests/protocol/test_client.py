@@ -1,196 +1,559 @@
-"""The client's core and the life of a job, byte by byte and without a socket."""
+"""The client's core, frame by frame and without a socket."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from underpaint_protocol.blobs import BlobStore, chunks, digest_of, image_of
-from underpaint_protocol.client import ClientSession, Picture
-from underpaint_protocol.errors import TABLE, describe, refusal_in
-from underpaint_protocol.exceptions import BlobError, OutOfOrder
+from underpaint_protocol.client import ClientSession, Event, Picture, preferred_encodings
+from underpaint_protocol.encodings import ENCODINGS, encode
+from underpaint_protocol.errors import describe
+from underpaint_protocol.exceptions import MalformedMessage, OutOfOrder, ProtocolError, TileError
 from underpaint_protocol.fields import Record
+from underpaint_protocol.images import image_of
+from underpaint_protocol.ledger import REMEMBERED
 from underpaint_protocol.messages import (
-    CHUNK,
+    MAX_TILES,
     Accepted,
-    BlobChunk,
+    Acknowledge,
+    Cancel,
     Cancelled,
     Done,
     Error,
     Failed,
+    Fetch,
+    Have,
+    Hello,
+    Missing,
+    Position,
+    Preview,
     Progress,
     Request,
     Result,
+    Resume,
+    Resumed,
+    Started,
+    Status,
     Submit,
+    Tile,
+    Welcome,
+    Worker,
     vocabulary,
 )
 
+from tests.protocol.reference import LIMITS, MODEL
+
+FIRST, SECOND = "1" * 32, "2" * 32
 PIXELS = bytes(range(64))
+IMAGE, TILES = image_of(4, 4, 4, PIXELS)
+(NAME,) = TILES
+TILE = Tile(NAME, 64, PIXELS)
+OTHER, OTHER_TILES = image_of(4, 4, 4, bytes(64))
 REQUEST = Request(model="m", task="text_to_image", width=4, height=4)
-INTO = Request(model="m", task="inpaint", width=4, height=4, image=image_of(4, 4, 4, PIXELS))
+INTO = Request(model="m", task="inpaint", width=4, height=4, image=IMAGE)
+PREVIEW = Preview("a", 0, 1, 1, 1, b"jpeg", 0.0)
+FORGOTTEN = describe("unknown_job")
 
 
-def submitted(job: str = "a") -> ClientSession:
-    session = ClientSession("test")
-    list(session.submit(job, REQUEST))
-    return session
+def welcome(session: str = FIRST) -> Welcome:
+    return Welcome("server", session, Worker("ready"), (MODEL,), LIMITS)
 
 
-def receive(session: ClientSession, *messages: Record) -> list[object]:
+def receive(session: ClientSession, *messages: Record) -> list[Event]:
     return [event for message in messages for event in session.receive(vocabulary.encode(message))]
 
 
-def test_pixels_go_before_the_request_that_names_them() -> None:
-    """Submitting sends each blob in order and then the request."""
-    frames = [vocabulary.decode(frame) for frame in ClientSession("t").submit("a", INTO, [PIXELS])]
-    assert isinstance(frames[0], BlobChunk)
-    assert frames[0].data == PIXELS
-    assert frames[1] == Submit("a", INTO)
+def said(session: ClientSession) -> list[Record]:
+    """All that the client has to say at present."""
+    frames = []
+    while (frame := session.next_frame()) is not None:
+        frames.append(vocabulary.decode(frame))
+    return frames
 
 
-def test_a_request_without_its_pixels_is_refused_here() -> None:
-    """A blob that the request names must be given."""
-    with pytest.raises(BlobError):
-        ClientSession("t").submit("a", INTO, [])
+def greeted(*encodings: str) -> ClientSession:
+    """A session that was welcomed and has nothing more to say."""
+    session = ClientSession("test", encodings or ("raw",))
+    session.connected()
+    receive(session, welcome())
+    said(session)
+    return session
 
 
-def test_a_job_cannot_be_submitted_twice() -> None:
-    """An id that is running is refused before anything is sent."""
-    with pytest.raises(OutOfOrder):
-        submitted().submit("a", REQUEST)
+def submitted(request: Request = REQUEST) -> ClientSession:
+    """A session whose job "a" the server accepted with number 1."""
+    session = greeted()
+    session.submit("a", request, TILES)
+    if request.image:
+        receive(session, Missing((), query=1))
+    receive(session, Accepted("a", 0, seq=1))
+    said(session)
+    return session
 
 
-def test_a_result_comes_with_its_pixels() -> None:
-    """Chunks and a result become one picture."""
+def reconnected(session: ClientSession, *answers: Record) -> list[Event]:
+    """Lose the connection, open another, and hear `answers` to `resume`."""
+    session.disconnected()
+    session.connected()
+    events = receive(session, welcome(SECOND), *answers)
+    return [event for event in events if not isinstance(event, Welcome)]
+
+
+# Opening
+
+
+def test_a_client_greets_first() -> None:
+    """Nothing goes before `hello`, and what was asked for before `welcome` came goes after."""
+    session = ClientSession("test", ("zlib",))
+    session.connected()
+    session.submit("a", REQUEST)
+    session.cancel("a")
+    assert said(session) == [Hello("test", ("zlib",))]
+    assert receive(session, welcome()) == [welcome()]
+    assert session.ready
+    assert said(session) == [Cancel("a")]
+
+
+def test_a_lost_connection_is_continued() -> None:
+    """The earlier session is asked for with the last number that came."""
     session = submitted()
-    result = Result("a", 0, 7, image_of(4, 4, 4, PIXELS))
-    events = receive(session, Accepted("a", 0), *chunks(digest_of(PIXELS), PIXELS), result, Done("a", 1.0))
-    assert events[1] == Picture("a", 0, 7, 4, 4, PIXELS)
+    reconnected(session)
+    assert not session.ready
+    assert said(session) == [Hello("test"), Resume(FIRST, 1)]
+    receive(session, Resumed(FIRST, ("a",)))
+    assert session.ready
+    assert session.session == FIRST
+
+
+def test_an_unknown_session_begins_anew() -> None:
+    """A daemon that forgot everything gets the job again, in the session of its `welcome`."""
+    session = submitted()
+    reconnected(session)
+    said(session)
+    assert receive(session, Error(describe("unknown_session"))) == []
+    assert (session.session, session.last_seq) == (SECOND, 0)
+    assert said(session) == [Submit("a", REQUEST)]
+    receive(session, Accepted("a", 0, seq=1), Done("a", 1.0, seq=2))
     assert session.running == ()
 
 
-def test_a_result_without_pixels_breaks_the_language() -> None:
-    """A result whose blob never came is an error, not an empty picture."""
+def test_a_job_that_the_server_forgot_begins_anew() -> None:
+    """A session that goes on may have lost a job; it is submitted again."""
     session = submitted()
-    receive(session, Accepted("a", 0))
-    with pytest.raises(BlobError):
-        receive(session, Result("a", 0, 7, image_of(4, 4, 4, PIXELS)))
-
-
-def test_a_refused_job_is_not_running() -> None:
-    """An error that names a job which was not accepted ends it in the client."""
-    session = submitted()
-    receive(session, Error(describe("unknown_model", detail="m"), "a"))
-    assert session.running == ()
-
-
-@pytest.mark.parametrize("end", [Done("a", 1.0), Failed("a", describe("internal")), Cancelled("a")])
-def test_nothing_comes_after_the_end(end: Record) -> None:
-    """Each job ends once; whatever follows breaks the language."""
-    session = submitted()
-    receive(session, Accepted("a", 0), end)
-    with pytest.raises(OutOfOrder):
-        receive(session, Progress("a", "denoising", 1.0))
+    reconnected(session, Resumed(FIRST, ()))
+    assert said(session)[-1] == Submit("a", REQUEST)
 
 
 @pytest.mark.parametrize(
-    "messages",
-    [
-        [Progress("a", "loading", 0.0)],
-        [Accepted("a", 0), Accepted("a", 0)],
-        [Accepted("a", 0), Progress("a", "denoising", 0.5), Progress("a", "denoising", 0.4)],
-    ],
+    "message",
+    [Accepted("a", 0, seq=1), TILE, Resumed(FIRST, ()), Missing((), query=1), PREVIEW],
+    ids=lambda message: type(message).__name__,
 )
-def test_a_job_out_of_order_is_noticed(messages: list[Record]) -> None:
-    """Anything before `accepted`, a second `accepted` and a falling fraction break the language."""
+def test_nothing_comes_before_the_session_is_agreed_on(message: Record) -> None:
+    """What belongs to a session breaks the language before there is one."""
+    session = ClientSession("test")
+    session.connected()
     with pytest.raises(OutOfOrder):
-        receive(submitted(), *messages)
+        receive(session, message)
+
+
+def test_another_session_than_the_one_asked_for_is_refused() -> None:
+    """A server that resumes somebody else's session breaks the language."""
+    session = submitted()
+    with pytest.raises(OutOfOrder):
+        reconnected(session, Resumed(SECOND, ()))
+
+
+def test_a_second_welcome_breaks_the_language() -> None:
+    """A connection is welcomed once."""
+    with pytest.raises(OutOfOrder):
+        receive(greeted(), welcome())
+
+
+def test_a_refusal_before_the_welcome_is_told() -> None:
+    """Whatever the server objects to in `hello` reaches the program, and so does its worker's state."""
+    session = ClientSession("test")
+    session.connected()
+    error, status = Error(describe("internal")), Status(Worker("starting"))
+    assert receive(session, error, status) == [error, status]
+
+
+def test_an_earlier_life_is_continued() -> None:
+    """With the id of its session, a new program hears of all jobs that the old one did not acknowledge."""
+    session = ClientSession("test", session=FIRST)
+    session.connected()
+    receive(session, welcome(SECOND))
+    assert said(session)[-1] == Resume(FIRST, 0)
+    receive(session, Resumed(FIRST, ("a",)))
+    assert session.open == session.running == ("a",)
+    events = receive(session, Accepted("a", 0, seq=1), Done("a", 1.0, seq=2))
+    assert events[-1] == Done("a", 1.0, seq=2)
+
+
+def test_a_job_of_an_earlier_life_that_is_lost_ends() -> None:
+    """Nobody has its request any more, so that its program is told that there is no such job."""
+    session = ClientSession("test", session=FIRST)
+    session.connected()
+    receive(session, welcome(SECOND), Resumed(FIRST, ("a",)))
+    assert reconnected(session, Error(describe("unknown_session"))) == [Failed("a", FORGOTTEN)]
+    assert session.open == ()
+
+
+# Submitting
+
+
+def test_a_request_without_pixels_goes_at_once() -> None:
+    """There is nothing to ask for first."""
+    session = greeted()
+    session.submit("a", REQUEST, previews=False, supersedes="b")
+    assert said(session) == [Submit("a", REQUEST, False, "b")]
+
+
+def test_only_missing_tiles_travel() -> None:
+    """The server is asked which tiles it lacks; those go before the request that names them."""
+    session = greeted()
+    request = Request(model="m", task="inpaint", width=4, height=4, image=IMAGE, mask=OTHER)
+    session.submit("a", request, {**TILES, **OTHER_TILES, b"x" * 16: b"of the rest of the canvas"})
+    assert said(session) == [Have(1, (NAME, *OTHER_TILES))]
+    receive(session, Missing((NAME,), query=1))
+    assert said(session) == [TILE, Submit("a", request)]
+
+
+def test_tiles_that_were_evicted_are_sent_again() -> None:
+    """A server that lost a tile meanwhile asks for it, and gets the request again after it."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    receive(session, Missing((), query=1))
+    said(session)
+    receive(session, Missing((NAME,), job="a"))
+    assert said(session) == [TILE, Submit("a", INTO)]
+
+
+def test_an_answer_to_an_old_question_is_passed_over() -> None:
+    """Each `have` is answered once; a number that nobody waits for means nothing."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    said(session)
+    receive(session, Missing((), query=1), Missing((NAME,), query=1), Missing((NAME,), query=7))
+    assert said(session) == [Submit("a", INTO)]
+
+
+def test_a_server_cannot_ask_for_what_it_was_not_offered() -> None:
+    """A tile of another picture stays here."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    with pytest.raises(TileError):
+        receive(session, Missing(tuple(OTHER_TILES), query=1))
+
+
+def test_more_tiles_than_a_message_holds() -> None:
+    """The server is asked about the first ones; the rest it asks for by itself."""
+    wide, tiles = image_of(MAX_TILES * 4, 256, 1, b"".join(bytes([i]) * 1024 * 1024 for i in range(4)))
+    mask, more = image_of(MAX_TILES * 4, 256, 1, bytes(1 << 22))
+    request = Request(model="m", task="inpaint", width=MAX_TILES * 4, height=256, image=wide, mask=mask)
+    session = greeted()
+    session.submit("a", request, {**tiles, **more})
+    (have,) = said(session)
+    assert isinstance(have, Have)
+    assert set(have.tiles) == set(tiles) | set(more)
+
+
+def test_a_request_without_its_pixels_is_refused_here() -> None:
+    """A tile that the request names must be given."""
+    with pytest.raises(TileError):
+        greeted().submit("a", INTO)
+
+
+def test_an_id_is_used_once() -> None:
+    """An id that is open or over is refused before anything is sent."""
+    session = submitted()
+    with pytest.raises(OutOfOrder):
+        session.submit("a", REQUEST)
+    receive(session, Done("a", 1.0, seq=2))
+    session.acknowledge("a")
+    with pytest.raises(OutOfOrder):
+        session.submit("a", REQUEST)
+
+
+def test_a_refused_job_is_not_running_and_its_id_is_free() -> None:
+    """An error that names a job which was not accepted ends it, and the id may be used again."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    said(session)
+    receive(session, Missing((NAME,), query=1))
+    refusal = Error(describe("unknown_model", detail="m"), "a")
+    assert receive(session, refusal) == [refusal]
+    assert session.running == ()
+    assert said(session) == []
+    session.submit("a", REQUEST)
+
+
+def test_a_daemon_that_stops_is_asked_again() -> None:
+    """A job that a daemon refused because it stops is offered to the next one, and its program hears nothing of it."""
+    session = greeted()
+    session.submit("a", REQUEST)
+    assert receive(session, Error(describe("shutting_down"), "a")) == []
+    reconnected(session, Resumed(FIRST, ()))
+    assert said(session)[-1] == Submit("a", REQUEST)
+
+
+def test_what_was_not_accepted_is_offered_again() -> None:
+    """A request that was lost on its way goes once more."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    reconnected(session, Resumed(FIRST, ()))
+    assert said(session)[-1] == Have(2, (NAME,))
+
+
+def test_other_errors_are_told() -> None:
+    """An error of no job, of a running job or of one that nobody knows reaches the program, except `unknown_job`."""
+    session = submitted()
+    errors = [Error(describe("internal"), job) for job in (None, "a", "b")]
+    assert receive(session, *errors) == errors
+    assert receive(session, Error(FORGOTTEN, "b"), Error(FORGOTTEN, "a")) == []
+    assert session.running == ("a",)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_tiles_go_in_the_first_encoding_that_both_know(encoding: str) -> None:
+    """Pixels that do not get smaller by it travel raw."""
+    session = greeted("later", encoding)
+    noise = b"".join(value.to_bytes(1, "little") for value in range(64))
+    for job, pixels in (("flat", bytes(64)), ("noise", noise)):
+        image, tiles = image_of(4, 4, 4, pixels)
+        session.submit(job, Request(model="m", task="inpaint", width=4, height=4, image=image), tiles)
+        receive(session, Missing(image.tiles, job=job))
+    flat, noisy = (message for message in said(session) if isinstance(message, Tile))
+    assert (flat.encoding, flat.size, flat.data) == (encoding, 64, encode(encoding, bytes(64)))
+    assert noisy.data == noise or noisy.encoding == encoding
+
+
+def test_encodings_are_preferred_by_distance() -> None:
+    """On one machine raw pixels are best, over a network small ones."""
+    assert preferred_encodings(local=True)[0] == "raw"
+    assert preferred_encodings(local=False)[-1] == "raw"
+
+
+# Cancelling
+
+
+def test_a_cancel_goes_before_pixels() -> None:
+    """Tiles that wait are not sent for a job that is cancelled, nor is its request."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    receive(session, Missing((NAME,), query=1))
+    session.cancel("a")
+    session.cancel("a")
+    assert said(session) == [Have(1, (NAME,)), Cancel("a")]
+    assert receive(session, Missing((NAME,), job="a")) == []
+    assert said(session) == []
+    assert receive(session, Error(FORGOTTEN, "a")) == [Cancelled("a")]
+    assert session.open == ()
+
+
+def test_a_cancel_survives_the_connection() -> None:
+    """A server that did not hear of a cancel hears of it on the next connection."""
+    session = submitted()
+    session.disconnected()
+    session.cancel("a")
+    reconnected(session, Resumed(FIRST, ("a",)))
+    assert said(session)[-1] == Cancel("a")
+    assert receive(session, Cancelled("a", seq=2)) == [Cancelled("a", seq=2)]
+
+
+def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
+    """Neither a job that has ended nor one that never was is cancelled."""
+    session = submitted()
+    receive(session, Done("a", 1.0, seq=2))
+    session.cancel("a")
+    session.cancel("b")
+    assert said(session) == []
+
+
+def test_news_of_a_job_that_is_over_are_passed_over() -> None:
+    """A job whose cancel came back before the news that it was accepted ends once, and is cancelled again."""
+    session = greeted()
+    session.submit("a", REQUEST)
+    session.cancel("a")
+    assert receive(session, Error(FORGOTTEN, "a")) == [Cancelled("a")]
+    said(session)
+    assert receive(session, Accepted("a", 0, seq=1), Started("a", 1, seq=2), Cancelled("a", seq=3)) == []
+    assert said(session) == [Cancel("a"), Acknowledge("a")]
+
+
+def test_what_is_superseded_is_not_accepted_after() -> None:
+    """A job whose pixels are slower than those of its successor is cancelled by the client."""
+    session = greeted()
+    session.submit("old", INTO, TILES)
+    session.submit("new", REQUEST, supersedes="old")
+    session.submit("newest", REQUEST, supersedes="never")
+    receive(session, Accepted("new", 0, seq=1), Accepted("newest", 0, seq=2))
+    assert said(session)[-1] == Cancel("old")
+
+
+# Following
+
+
+def test_a_result_comes_with_its_pixels() -> None:
+    """Its tiles are fetched, and what follows it waits until they are there."""
+    session = submitted()
+    events = receive(session, Started("a", 1, seq=2), Result("a", 0, 7, IMAGE, seq=3), Done("a", 1.0, seq=4))
+    assert events == [Started("a", 1, seq=2)]
+    assert session.running == ("a",)
+    assert said(session) == [Fetch("a", (NAME,))]
+    assert receive(session, TILE) == [Picture("a", 0, 7, 4, 4, bytearray(PIXELS)), Done("a", 1.0, seq=4)]
+    assert session.running == ()
+    assert session.open == ("a",)
+
+
+def test_a_tile_serves_all_who_wait_for_it() -> None:
+    """Two jobs with the same picture are both complete."""
+    session = submitted()
+    session.submit("b", REQUEST)
+    receive(session, Accepted("b", 0, seq=2), Result("a", 0, 7, IMAGE, seq=3), Result("b", 0, 7, IMAGE, seq=4))
+    assert [event.job for event in receive(session, TILE) if isinstance(event, Picture)] == ["a", "b"]
+    assert receive(session, TILE) == []
+
+
+def test_a_damaged_tile_is_noticed() -> None:
+    """Content that does not match its name breaks the language."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2))
+    with pytest.raises(TileError):
+        receive(session, Tile(NAME, 64, bytes(64)))
+
+
+def test_after_a_lost_connection_only_missing_tiles_are_fetched() -> None:
+    """What came is kept, and the rest is asked for again."""
+    session = submitted()
+    image, tiles = image_of(2, 1, 4, bytes(range(8)), x=255)
+    receive(session, Result("a", 0, 7, image, seq=2))
+    first, second = tiles
+    receive(session, Tile(first, 4, tiles[first]))
+    reconnected(session, Resumed(FIRST, ("a",)))
+    assert said(session)[-1] == Fetch("a", (second,))
+
+
+def test_results_that_the_server_forgot_are_painted_again() -> None:
+    """A fetch that fails means that the job is unknown: it is submitted again, and its picture still comes."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2), Result("a", 1, 8, OTHER, seq=3), Done("a", 1.0, seq=4))
+    said(session)
+    assert receive(session, Error(FORGOTTEN, "a"), Error(FORGOTTEN, "a")) == []
+    assert said(session) == [Submit("a", REQUEST)]
+    again = [Accepted("a", 0, seq=5), Result("a", 0, 7, IMAGE, seq=6), TILE, Done("a", 1.0, seq=7)]
+    assert [type(event) for event in receive(session, *again)] == [Accepted, Picture, Done]
+
+
+def test_a_late_cancel_is_told_from_a_failed_fetch() -> None:
+    """With both on their way, the first `unknown_job` only makes the client ask again."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2))
+    session.cancel("a")
+    receive(session, Done("a", 1.0, seq=3))
+    said(session)
+    receive(session, Error(FORGOTTEN, "a"))
+    assert said(session) == [Fetch("a", (NAME,))]
+    assert [type(event) for event in receive(session, TILE)] == [Picture, Done]
+
+
+def test_what_was_heard_is_not_told_again() -> None:
+    """Numbers that came before are passed over."""
+    session = submitted()
+    assert receive(session, Accepted("a", 0, seq=1)) == []
+
+
+def test_previews_and_places_are_those_of_running_jobs() -> None:
+    """What comes too late or for a job that nobody knows is passed over."""
+    session = submitted()
+    assert receive(session, PREVIEW, Position("a", 1)) == [PREVIEW, Position("a", 1)]
+    receive(session, Done("a", 1.0, seq=2))
+    assert receive(session, PREVIEW, Position("b", 1)) == []
+
+
+@pytest.mark.parametrize("end", [Done("a", 1.0, seq=2), Failed("a", FORGOTTEN, seq=2), Cancelled("a", seq=2)])
+def test_nothing_comes_after_the_end(end: Record) -> None:
+    """Each job ends once; whatever follows breaks the language."""
+    session = submitted()
+    assert receive(session, end) == [end]
+    with pytest.raises(OutOfOrder):
+        receive(session, Progress("a", "denoising", 1.0, seq=3))
+
+
+def test_a_job_that_nobody_submitted_breaks_the_language() -> None:
+    """State of a foreign job is not passed over in silence."""
+    with pytest.raises(OutOfOrder):
+        receive(greeted(), Accepted("b", 0, seq=1))
+
+
+# Acknowledging
+
+
+def test_an_end_is_acknowledged_by_the_program() -> None:
+    """Both sides forget a job once its program says so, and not before; a second time does no harm."""
+    session = submitted()
+    with pytest.raises(OutOfOrder):
+        session.acknowledge("a")
+    receive(session, Result("a", 0, 7, IMAGE, seq=2), Done("a", 1.0, seq=3))
+    with pytest.raises(OutOfOrder):
+        session.acknowledge("a")
+    receive(session, TILE)
+    said(session)
+    session.acknowledge("a")
+    session.acknowledge("a")
+    assert said(session) == [Acknowledge("a")]
+    assert session.open == ()
+
+
+def test_an_acknowledgement_survives_the_connection() -> None:
+    """A server that still has a job that is over hears so again."""
+    session = submitted()
+    receive(session, Done("a", 1.0, seq=2))
+    session.disconnected()
+    session.acknowledge("a")
+    reconnected(session, Resumed(FIRST, ("a",)))
+    assert said(session)[-1] == Acknowledge("a")
+    assert session.open == ()
+
+
+def test_a_job_that_ended_waits_for_its_program_on_every_connection() -> None:
+    """An end that was told and not acknowledged is neither told nor asked for again, whatever the server remembers."""
+    session = submitted()
+    receive(session, Done("a", 1.0, seq=2))
+    assert reconnected(session, Resumed(FIRST, ("a",))) == []
+    assert reconnected(session, Error(describe("unknown_session"))) == []
+    assert not [message for message in said(session) if isinstance(message, Submit)]
+    assert session.open == ("a",)
+
+
+def test_not_all_jobs_are_remembered_for_ever() -> None:
+    """What is over is bounded."""
+    session = greeted()
+    for number in range(REMEMBERED + 1):
+        job = f"{number}"
+        session.submit(job, REQUEST)
+        receive(session, Accepted(job, 0, seq=2 * number + 1), Done(job, 1.0, seq=2 * number + 2))
+        session.acknowledge(job)
+    session.submit("0", REQUEST)
+    assert session.open == ("0",)
+
+
+# What is no message of the server
 
 
 def test_a_message_of_a_later_version_is_passed_over() -> None:
     """A client survives a server that can say more."""
-    assert list(ClientSession("t").receive(b"\x81\xa4type\xa5later")) == []
+    assert greeted().receive(b"\x81\xa4type\xa5later") == []
 
 
-@given(st.binary(min_size=1, max_size=3 * CHUNK))
-def test_blobs_survive_cutting_and_joining(data: bytes) -> None:
-    """What is cut into chunks is put together again."""
-    store = BlobStore(1 << 24)
-    name = digest_of(data)
-    finished = [store.add(chunk) for chunk in chunks(name, data)]
-    assert finished[-1]
-    assert not any(finished[:-1])
-    assert store.take(name) == data
-    assert store.bytes == 0
+def test_broken_bytes_are_an_error() -> None:
+    """A frame that is no message at all is not passed over."""
+    with pytest.raises(MalformedMessage):
+        greeted().receive(b"\xc1")
 
 
-def test_a_blob_with_a_wrong_name_is_dropped() -> None:
-    """Content that does not match its name is refused and forgotten."""
-    store = BlobStore(1 << 20)
-    with pytest.raises(BlobError):
-        store.add(BlobChunk("0" * 32, 3, 0, b"abc"))
-    assert store.bytes == 0
-
-
-def test_a_gap_in_a_blob_is_noticed() -> None:
-    """A piece that does not continue its blob is refused and the blob forgotten."""
-    store = BlobStore(1 << 20)
-    name = digest_of(b"abcdef")
-    store.add(BlobChunk(name, 6, 0, b"ab"))
-    with pytest.raises(BlobError):
-        store.add(BlobChunk(name, 6, 4, b"ef"))
-    assert store.bytes == 0
-
-
-def test_the_store_is_bounded() -> None:
-    """Old blobs make room for new ones; a blob that cannot fit is refused."""
-    store = BlobStore(10)
-    for data in (b"aaaaaa", b"bbbbbb"):
-        store.add(BlobChunk(digest_of(data), 6, 0, data))
-    assert digest_of(b"aaaaaa") not in store
-    assert digest_of(b"bbbbbb") in store
-    assert store.bytes == 6
-    with pytest.raises(BlobError):
-        store.add(BlobChunk("0" * 32, 11, 0, b"c"))
-
-
-def test_a_blob_that_is_sent_again_counts_as_used() -> None:
-    """What a client just sent is not the next thing to be dropped, even if it was here already."""
-    store = BlobStore(12)
-    old, newer, last = b"aaaa", b"bbbb", b"cccc"
-    for data in (old, newer, last, old, b"dddd"):
-        store.add(BlobChunk(digest_of(data), 4, 0, data))
-    assert digest_of(old) in store
-    assert digest_of(newer) not in store
-
-
-def test_unfinished_blobs_cannot_fill_the_store() -> None:
-    """Beginnings without ends are bounded like everything else."""
-    store = BlobStore(10)
-    store.add(BlobChunk("0" * 32, 6, 0, b"a"))
-    with pytest.raises(BlobError):
-        store.add(BlobChunk("1" * 32, 6, 0, b"a"))
-
-
-@pytest.mark.parametrize("code", TABLE)
-def test_every_error_has_a_sentence_and_a_hint(code: str) -> None:
-    """Each line of the table can be told to an artist, with all its places filled."""
-    error = describe(code, detail="because", model="Primer", known="ddim, euler")
-    assert error.message[0].isupper()
-    assert error.message.endswith(".")
-    assert "{" not in error.message + error.hint
-    assert error.hint.endswith(".")
-
-
-@pytest.mark.parametrize("body", [None, b"", b"<html>", b"[]", b"{}", b'{"code": 7}', b"\xff", bytearray(b"null")])
-def test_what_another_server_answers_is_no_error_of_ours(body: bytes | None) -> None:
-    """A refusal that is not the daemon's own is told apart, whatever is in it."""
-    assert refusal_in(body) is None
-
-
-def test_the_daemons_own_refusal_is_read() -> None:
-    """The error in the body of a refused handshake arrives as it was sent."""
-    error = describe("unauthorized")
-    assert refusal_in(json.dumps(error.to_wire()).encode()) == error
+def test_the_words_of_a_client_are_not_the_servers() -> None:
+    """A server may tell its worker's state, but not submit jobs."""
+    session = greeted()
+    status = Status(Worker("restarting"))
+    assert receive(session, status) == [status]
+    with pytest.raises(ProtocolError):
+        receive(session, Submit("a", REQUEST))

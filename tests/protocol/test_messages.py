@@ -11,7 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from underpaint_protocol.exceptions import InvalidField, MalformedMessage, ProtocolError
-from underpaint_protocol.messages import MAX_FRAME, BlobChunk, Cancel, Hello, Image, Request, Submit, vocabulary
+from underpaint_protocol.messages import (
+    MAX_FRAME,
+    MAX_TILES,
+    Cancel,
+    Have,
+    Hello,
+    Image,
+    Missing,
+    Model,
+    Request,
+    Resumed,
+    Submit,
+    Tile,
+    vocabulary,
+)
 
 GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
 
@@ -59,7 +73,7 @@ def test_a_refusal_names_the_job_and_the_path_of_the_field() -> None:
     wire = {
         "type": "submit",
         "job": "j1",
-        "request": {**GOOD, "mask": {"width": 1, "height": 1, "channels": 2, "blob": "a" * 32}},
+        "request": {**GOOD, "mask": {"width": 1, "height": 1, "channels": 2, "tiles": b"a" * 16}},
     }
     with pytest.raises(InvalidField) as refusal:
         vocabulary.decode(msgpack.packb(wire))
@@ -100,18 +114,81 @@ def test_a_frame_over_the_limit_is_refused_unread() -> None:
         vocabulary.decode(b"\xc4" * (MAX_FRAME + 1))
 
 
-def test_a_chunk_lies_inside_its_blob() -> None:
-    """A chunk may not be empty or reach over the end of its blob."""
+def test_names_of_tiles_are_one_string_of_bytes() -> None:
+    """On the wire they stand one after another, and each has 16 bytes."""
+    names = (b"a" * 16, b"b" * 16)
+    assert Have(1, names).to_wire()["tiles"] == b"a" * 16 + b"b" * 16
+    assert vocabulary.decode(vocabulary.encode(Missing(names, query=1))) == Missing(names, query=1)
+
+
+@pytest.mark.parametrize("tiles", [b"a" * 15, (b"a" * 17,), "a" * 16, [b"a" * 16], None])
+def test_what_does_not_divide_into_names_is_refused(tiles: Any) -> None:
+    """Half a name, text and lists are no names of tiles."""
     with pytest.raises(InvalidField):
-        BlobChunk("0" * 32, 4, 2, b"abc")
+        Have(1, tiles)
+
+
+def test_a_message_names_a_bounded_number_of_tiles() -> None:
+    """One name too many is refused."""
+    assert len(Have(1, (bytes(16),) * MAX_TILES).tiles) == MAX_TILES
     with pytest.raises(InvalidField):
-        BlobChunk("0" * 32, 4, 2, b"")
+        Have(1, (bytes(16),) * (MAX_TILES + 1))
+
+
+@pytest.mark.parametrize("name", [b"a" * 15, "a" * 16, None])
+def test_a_tile_has_a_name_of_16_bytes(name: Any) -> None:
+    """Other names are refused."""
+    with pytest.raises(InvalidField):
+        Tile(name, 1, b"a")
+
+
+@pytest.mark.parametrize("data", ["text", bytes(513 << 10), None])
+def test_a_tile_carries_bounded_bytes(data: Any) -> None:
+    """What is no bytes, or more than a tile can have, is refused."""
+    with pytest.raises(InvalidField):
+        Tile(bytes(16), 1, data)
+
+
+def test_views_of_bytes_become_bytes() -> None:
+    """A tile may be made of any buffer."""
+    assert Tile(bytes(16), 1, memoryview(b"a")) == Tile(bytes(16), 1, bytearray(b"a"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("x", "count"), [(0, 1), (254, 1), (255, 2)])
+def test_an_image_names_a_tile_for_each_cell(x: int, count: int) -> None:
+    """How many depends on where on the canvas it lies; any other number is refused."""
+    assert Image(2, 2, 1, (bytes(16),) * count, x=x)
+    with pytest.raises(InvalidField):
+        Image(2, 2, 1, (bytes(16),) * (count + 1), x=x)
+
+
+def test_lists_are_bounded() -> None:
+    """A list has at most as many items as its field says, and each of them is checked."""
+    with pytest.raises(InvalidField):
+        Hello("x", ("raw",) * 9)
+    with pytest.raises(InvalidField):
+        Hello("x", "raw")  # type: ignore[arg-type]
+    with pytest.raises(InvalidField) as refusal:
+        Resumed("0" * 32, ("a", "b c"))
+    assert refusal.value.field == "jobs[1]"
+
+
+def test_a_flag_is_true_or_false() -> None:
+    """A number is no flag."""
+    with pytest.raises(InvalidField):
+        Submit("a", Request(**GOOD), previews=1)  # type: ignore[arg-type]
+
+
+def test_a_models_tasks_are_known_ones() -> None:
+    """A list of choices refuses another one."""
+    with pytest.raises(InvalidField):
+        Model("m", "M", "f", ("dance",), (), 1, 1, 1, 1.0, "ddim")
 
 
 def test_records_are_made_of_maps_too() -> None:
     """A nested record may be given as the map that it is on the wire."""
-    image = {"width": 2, "height": 2, "channels": 4, "blob": "a" * 32}
-    assert Request(**GOOD, image=image).image == Image(2, 2, 4, "a" * 32)  # type: ignore[arg-type]
+    image = {"width": 2, "height": 2, "channels": 4, "tiles": b"a" * 16}
+    assert Request(**GOOD, image=image).image == Image(2, 2, 4, (b"a" * 16,))  # type: ignore[arg-type]
 
 
 json_like = st.recursive(
@@ -125,7 +202,9 @@ json_like = st.recursive(
     max_leaves=12,
 )
 names = st.sampled_from([name for name, _ in vocabulary] + ["dance"])
-keys = st.sampled_from(["job", "request", "client", "blob", "size", "offset", "data", "error", "image", "worker"])
+keys = st.sampled_from(
+    ["job", "request", "client", "tiles", "size", "query", "data", "error", "image", "worker", "session", "seq"]
+)
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,30 @@
+"""The table of everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from underpaint_protocol.errors import TABLE, describe, refusal_in
+
+
+@pytest.mark.parametrize("code", TABLE)
+def test_every_error_has_a_sentence_and_a_hint(code: str) -> None:
+    """Each line of the table can be told to an artist, with all its places filled."""
+    error = describe(code, detail="because", model="Primer", known="ddim, euler", when="06:00")
+    assert error.message[0].isupper()
+    assert error.message.endswith(".")
+    assert "{" not in error.message + error.hint
+    assert error.hint.endswith(".")
+
+
+@pytest.mark.parametrize("body", [None, b"", b"<html>", b"[]", b"{}", b'{"code": 7}', b"\xff", bytearray(b"null")])
+def test_what_another_server_answers_is_no_error_of_ours(body: bytes | None) -> None:
+    """A refusal that is not the daemon's own is told apart, whatever is in it."""
+    assert refusal_in(body) is None
+
+
+def test_the_daemons_own_refusal_is_read() -> None:
+    """The error in the body of a refused handshake arrives as it was sent."""
+    error = describe("unauthorized")
+    assert refusal_in(json.dumps(error.to_wire()).encode()) == error
