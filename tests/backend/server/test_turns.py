@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -233,13 +234,15 @@ def test_a_long_queue_is_ordered_and_emptied_quickly(owners: int) -> None:
     """Telling a thousand jobs their place, and taking back thirty thousand in either direction, takes no time."""
     entries = [Job(index % owners, "s", "m", index) for index in range(30_000)]
     thousand = filled(*entries[:1000])
-    began = time.perf_counter()
-    for _ in range(20):
-        thousand.order()
-    assert (time.perf_counter() - began) / 20 < 0.01  # s; a loaded machine is slow, and 0.2 to 0.8 ms were seen
+    # s of this thread, and the best of many, because these machines are shared; 0.2 to 0.8 ms were seen
+    assert min(seconds_of(thousand.order) for _ in range(20)) < 0.005
     for direction in (entries, entries[::-1]):
         waiting = filled(*entries)
-        began = time.perf_counter()
-        assert all(waiting.remove(entry) for entry in direction)
-        assert time.perf_counter() - began < 2
+        assert seconds_of(partial(list, map(waiting.remove, direction))) < 2
         assert not len(waiting)
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    began = time.thread_time()
+    act()
+    return time.thread_time() - began
