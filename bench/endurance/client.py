@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import signal
 from pathlib import Path
 from random import Random
 
@@ -147,6 +148,8 @@ async def run(options: argparse.Namespace) -> None:
     program = Program(plan(options.seed, options.number, options.jobs), record, options.window, options.calm)
     talk = Talk(session, options.url, options.token, program.on_event, program.on_ready, program.on_lost)
     program.begin(talk)
+    stalls: set[asyncio.Task[None]] = set()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGURG, lambda: stalls.add(_stall(talk)))
     talking = asyncio.create_task(talk.run())
     finished = asyncio.create_task(program.finished.wait())
     await asyncio.wait((talking, finished), return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +158,11 @@ async def run(options: argparse.Namespace) -> None:
     finished.cancel()
     await talking  # raises what broke it
     record.write("finished")
+
+
+def _stall(talk: Talk) -> asyncio.Task[None]:
+    """Read nothing for longer than the bench lets the daemon bear it."""
+    return asyncio.create_task(talk.stall(3.5))
 
 
 async def _take_leave(talk: Talk, program: Program) -> None:

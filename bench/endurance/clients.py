@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .models import search_path
 from .record import Entry, Follower, read
 
 BENCH = Path(__file__).parents[1]
@@ -33,18 +34,19 @@ class ClientProcess:
 
     def start(self) -> None:
         """Give it another life."""
-        environment = {**os.environ, "PYTHONPATH": str(BENCH)}
+        environment = {**os.environ, "PYTHONPATH": search_path(BENCH)}
         command = [sys.executable, "-m", "endurance.client", *self.words]
         with self.path.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=log)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once; it does not live until it is started again."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait()
+            self.process = None
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it lives."""
@@ -57,7 +59,7 @@ class ClientProcess:
         """Whether it runs. One that broke is started again, and what it said is kept."""
         if self.process is None or self.process.poll() is None:
             return self.process is not None
-        if self.process.returncode > 0:
+        if self.process.returncode != 0:
             self.broke.append(self.path.with_suffix(".log").read_text(errors="replace")[-2000:])
             self.start()
         return self.process.poll() is None

@@ -92,16 +92,23 @@ class Site:
         return True
 
     async def _start_later(self, client: ClientProcess) -> None:
-        client.process = None
         await asyncio.sleep(self._rng.choice((0.0, 0.5, 2.0)))
         client.start()
 
     async def stall_reader(self) -> bool:
-        """Let a client stop reading for longer than the daemon bears."""
+        """Let a client stop reading for longer than the daemon bears, and have much to read."""
         client = self._any_client()
         if client is None:
             return False
-        self._last(self._freeze(client, STALL_SECONDS + self._rng.uniform(0.5, 2.5)))
+        client.send(signal.SIGURG)  # harmless to one that does not listen for it yet
+        return True
+
+    async def freeze_client(self) -> bool:
+        """Let a client stand still, as a machine that is put to sleep does."""
+        client = self._any_client()
+        if client is None:
+            return False
+        self._last(self._freeze(client, self._rng.uniform(0.5, 4.0)))
         return True
 
     async def _freeze(self, client: ClientProcess, seconds: float) -> None:
@@ -170,8 +177,9 @@ FAULTS: dict[str, tuple[int, Callable[[Site], Awaitable[bool]]]] = {
     "daemon killed": (6, Site.kill_daemon),
     "daemon stopped": (1, Site.stop_daemon),
     "client killed": (17, Site.kill_client),
-    "reader stalled": (10, Site.stall_reader),
-    "connection cut": (25, Site.cut),
+    "client frozen": (5, Site.freeze_client),
+    "reader stalled": (7, Site.stall_reader),
+    "connection cut": (23, Site.cut),
     "connection silent": (10, Site.silence),
     "connection delayed": (12, Site.delay),
     "connections reordered": (8, Site.reorder),

@@ -17,7 +17,7 @@ Conduct = Literal["plain", "cancelled", "superseding", "twice"]
 SIDE = 700
 """Pixels along each side of a client's canvas: nine cells of the grid, four of them cut off."""
 SIZES = ((64, 64), (64, 64), (96, 64), (300, 200), (512, 384))
-"""Width and height of pictures from text. All are worked on at about 64 × 64 px; large ones are long on their way."""
+"""Width and height of pictures from text. All are painted at about 32 × 32 px; large ones are long on their way."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _prompt(rng: Random) -> str:
 
 def _numbered(rng: Random, request: Request) -> Request:
     batch = 2 if rng.random() < 0.15 else 1
-    return replace(request, steps=rng.randint(1, 3), seed=rng.getrandbits(62), batch=batch)
+    return replace(request, steps=rng.randint(1, 2), seed=rng.getrandbits(62), batch=batch)
 
 
 class _Canvas:

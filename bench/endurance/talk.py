@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable
 from random import random
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as Line
 
 from underpaint_protocol.client import ClientSession, Event
 from underpaint_protocol.exceptions import ProtocolError
-from underpaint_protocol.messages import MAX_FRAME, SUBPROTOCOL
+from underpaint_protocol.messages import MAX_FRAME, MAX_TILES, SUBPROTOCOL, Have, vocabulary
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
@@ -18,6 +21,10 @@ from websockets.typing import Subprotocol
 PING_SECONDS = 2.0
 PATIENCE = 6.0
 """Seconds after which a connection on which no ping is answered counts as lost."""
+UNHEARD = 1 << 62
+"""Queries from here on are not the session's, which does not mind their answers."""
+RECEIVED = 64 << 10
+"""Bytes that the system holds for a client, few, so that it is soon felt when one stops reading."""
 MAX_PAUSE = 0.5
 """Seconds between two tries to connect, at most."""
 
@@ -46,6 +53,8 @@ class Talk:
         self._idle = asyncio.Event()
         self._idle.set()
         self._leaving = False
+        self._reading = asyncio.Event()
+        self._reading.set()
         self._socket: ClientConnection | None = None
 
     async def run(self) -> None:
@@ -70,6 +79,14 @@ class Talk:
         self._raw.append(frame)
         self.wake()
 
+    async def stall(self, seconds: float, questions: int = 80) -> None:
+        """Ask the daemon for more than the line holds, and read nothing for a while."""
+        self._reading.clear()
+        for query in range(questions):
+            self.send_raw(vocabulary.encode(Have(query + UNHEARD, tuple(map(os.urandom, [16] * MAX_TILES)))))
+        await asyncio.sleep(seconds)
+        self._reading.set()
+
     async def leave(self) -> None:
         """End the conversation once all that is to be said was sent."""
         self._leaving = True
@@ -89,6 +106,7 @@ class Talk:
             additional_headers={"Authorization": f"Bearer {self._token}"},
             compression=None,
             max_size=MAX_FRAME,
+            max_queue=2,
             proxy=None,
             open_timeout=PATIENCE,
             ping_interval=PING_SECONDS,
@@ -105,6 +123,8 @@ class Talk:
 
     async def _converse(self, socket: ClientConnection) -> None:
         self._socket = socket
+        line: Line = socket.transport.get_extra_info("socket")
+        line.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVED)
         self._raw.clear()
         self.session.connected()
         self.wake()
@@ -118,6 +138,7 @@ class Talk:
                     greeted = True
                     self._on_ready()
                 self.wake()
+                await self._reading.wait()
         finally:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, WebSocketException):  # whoever receives hears of it too
