@@ -262,6 +262,8 @@ class Connection:
         except Exception:
             log.exception("nothing more can be sent to a client")
             self._socket.transport.abort()
+        finally:
+            self.outbox.close()  # or the other half would wait for room forever
 
     async def _send_in_time(self, frame: bytes) -> None:
         async with asyncio.timeout(self._limits.stall_seconds):

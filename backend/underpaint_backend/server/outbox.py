@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import Preview
+from underpaint_protocol.messages import Missing, Preview
 
 from .sessions import Session
 
 MAX_ANSWERS = 256
 """Answers that may wait; a client that asks for more is not read until it has taken some."""
+MAX_NAMES = 65_536
+"""Names of tiles in the answers that may wait: 1 MiB on the wire, and some of it more in memory."""
 MAX_TILES = 16_384
 """Tiles that may wait to be sent: 4 GiB of pixels, of which only the names lie here."""
 
@@ -37,6 +39,7 @@ class Outbox:
         """`taken_over` is called when another connection goes on with this one's session."""
         self._taken_over = taken_over
         self._answers: deque[Record] = deque()
+        self._names = 0
         self._slots: dict[tuple[str, str, int], Record] = {}
         self._tiles: deque[bytes] = deque()
         self._session: Session | None = None
@@ -45,6 +48,14 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Nobody takes anything any more: what waits is dropped, and nobody waits for room."""
+        self._closed = True
+        self._drop_all()
+        self._room.set()
+        self._idle.set()
 
     def follow(self, session: Session, last_seq: int) -> None:
         """Tell what `session` has to say after `last_seq`, from now on; nobody else is told any more."""
@@ -64,6 +75,7 @@ class Outbox:
     def put(self, answer: Record) -> None:
         """Queue an answer, or news that concern no job."""
         self._answers.append(answer)
+        self._names += _names_in(answer)
         self.wake()
 
     def show(self, message: Record) -> None:
@@ -84,10 +96,13 @@ class Outbox:
 
     def wake(self) -> None:
         """There may be something to send."""
+        if self._closed:
+            return self._drop_all()
         self._filled.set()
         self._idle.clear()
-        if len(self._answers) >= MAX_ANSWERS or len(self._tiles) >= MAX_TILES:
+        if self._is_full():
             self._room.clear()
+        return None
 
     async def room(self) -> None:
         """Wait until another question of the client can be answered."""
@@ -98,9 +113,9 @@ class Outbox:
         while True:
             self._filled.clear()
             message = self.take()
+            if not self._is_full():
+                self._room.set()
             if message is not None:
-                if len(self._answers) < MAX_ANSWERS and len(self._tiles) < MAX_TILES:
-                    self._room.set()
                 return message
             self._idle.set()
             await self._filled.wait()
@@ -108,7 +123,9 @@ class Outbox:
     def take(self) -> Record | TileWanted | None:
         """The next message to send, if there is one."""
         if self._answers:
-            return self._answers.popleft()
+            answer = self._answers.popleft()
+            self._names -= _names_in(answer)
+            return answer
         entry = self._session.after(self._told) if self._session is not None else None
         if entry is not None:
             self._told = entry.seq
@@ -120,3 +137,16 @@ class Outbox:
     async def drained(self) -> None:
         """Wait until everything was taken and whoever took it asked for more."""
         await self._idle.wait()
+
+    def _is_full(self) -> bool:
+        return len(self._answers) >= MAX_ANSWERS or self._names >= MAX_NAMES or len(self._tiles) >= MAX_TILES
+
+    def _drop_all(self) -> None:
+        self._answers.clear()
+        self._names = 0
+        self._slots.clear()
+        self._tiles.clear()
+
+
+def _names_in(answer: Record) -> int:
+    return len(answer.tiles) if isinstance(answer, Missing) else 0
