@@ -1,4 +1,4 @@
-"""The book of all jobs, with a real journal and tiles on a real disk; a restart is a second book over the same files."""
+"""The book of all jobs over a real journal and real tiles; a restart is a second book over the same files."""
 
 from __future__ import annotations
 
