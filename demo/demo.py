@@ -19,9 +19,8 @@ from underpaint_backend.cli.generate import show_progress
 from underpaint_backend.client import Refused, connect
 from underpaint_backend.launch import launched
 from underpaint_backend.pictures import Order, inpainting, lay_over, open_picture
-from underpaint_protocol.client import Picture
-from underpaint_protocol.errors import describe
-from underpaint_protocol.messages import Error, Failed, Preview, Progress, Request
+from underpaint_protocol.client import Event, Picture
+from underpaint_protocol.messages import Preview, Request
 
 HERE = Path(__file__).resolve().parent
 PHOTOGRAPH = HERE.parent / "bench" / "photographs" / "coffee.jpg"
@@ -88,19 +87,14 @@ def ellipse(size: tuple[int, int]) -> Image.Image:
 async def paint(url: str, token: str, order: Order) -> Painting:
     """Submit the order and follow it to its end. Raises `Refused` if it fails."""
     steps: list[Image.Image] = []
-    picture = None
+
+    def watch(event: Event) -> None:
+        show_progress(event)
+        if isinstance(event, Preview):
+            steps.append(Image.open(io.BytesIO(event.data), formats=["JPEG"]))
+
     async with connect(url, token, client="demo") as client:
-        async for event in client.generate(order.request, order.blobs):
-            if isinstance(event, Progress):
-                show_progress(event)
-            elif isinstance(event, Preview):
-                steps.append(Image.open(io.BytesIO(event.data), formats=["JPEG"]))
-            elif isinstance(event, Picture):
-                picture = event
-            elif isinstance(event, (Failed, Error)):
-                raise Refused(event.error)
-    if picture is None:
-        raise Refused(describe("internal"))
+        (picture,) = await client.paint(order.request, order.tiles, watch=watch)
     return Painting(steps, picture)
 
 

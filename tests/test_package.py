@@ -25,7 +25,11 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_every_module_is_in_the_wheel(contents: set[str]) -> None:
     """No folder of code was forgotten."""
-    for package in (ROOT / "protocol" / "underpaint_protocol", ROOT / "backend" / "underpaint_backend"):
+    for package in (
+        ROOT / "protocol/underpaint_protocol",
+        ROOT / "backend/underpaint_backend",
+        ROOT / "backend/underpaint",
+    ):
         modules = {str(path.relative_to(package.parent)) for path in package.rglob("*.py")}
         assert modules <= contents
 

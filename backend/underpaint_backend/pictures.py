@@ -3,14 +3,15 @@ and from a finished picture back into the photograph."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from underpaint_protocol.blobs import image_of
 from underpaint_protocol.client import Picture
 from underpaint_protocol.exceptions import EmptySelection
 from underpaint_protocol.geometry import Box, context_box
+from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Request
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -23,11 +24,11 @@ class BadPicture(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """A request with the pixels that travel with it, and where its result belongs."""
+    """A request with the tiles that it names, and where its result belongs."""
 
     request: Request
-    blobs: tuple[bytes, ...]
     box: Box
+    tiles: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
 
 
 def open_picture(path: Path, mode: str) -> Image.Image:
@@ -62,20 +63,14 @@ def inpainting(settings: Request, canvas: Image.Image, mask: Image.Image) -> Ord
     except EmptySelection:
         raise BadPicture("the mask selects nothing") from None
     area = (box.x, box.y, box.right, box.bottom)
-    pixels, selection = canvas.crop(area).tobytes(), mask.crop(area).tobytes()
-    request = replace(
-        settings,
-        task="inpaint",
-        width=box.width,
-        height=box.height,
-        image=image_of(box.width, box.height, 4, pixels),
-        mask=image_of(box.width, box.height, 1, selection),
-    )
-    return Order(request, (pixels, selection), box)
+    image, pixels = image_of(box.width, box.height, 4, canvas.crop(area).tobytes(), x=box.x, y=box.y)
+    selection, more = image_of(box.width, box.height, 1, mask.crop(area).tobytes(), x=box.x, y=box.y)
+    request = replace(settings, task="inpaint", width=box.width, height=box.height, image=image, mask=selection)
+    return Order(request, box, {**pixels, **more})
 
 
 def lay_over(canvas: Image.Image, picture: Picture, box: Box) -> Image.Image:
     """A copy of `canvas` (mode "RGBA") with a finished picture laid over it at `box`."""
     layer = Image.new("RGBA", canvas.size)
-    layer.paste(Image.frombytes("RGBA", (picture.width, picture.height), picture.pixels), (box.x, box.y))
+    layer.paste(Image.frombytes("RGBA", (picture.width, picture.height), bytes(picture.pixels)), (box.x, box.y))
     return Image.alpha_composite(canvas, layer)

@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from underpaint_protocol.client import Picture
-from underpaint_protocol.errors import describe
+from underpaint_protocol.client import Event, Picture
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.geometry import Box
 from underpaint_protocol.locations import DEFAULT_PORT, token_file
-from underpaint_protocol.messages import Error, Failed, Progress, Request
+from underpaint_protocol.messages import Progress, Request
 
 from ..client import Refused, connect
 from ..pictures import BadPicture, Order, inpainting, lay_over, open_picture
@@ -80,7 +79,7 @@ def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
         seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
     )
     if arguments.image is None:
-        return Image.new("RGBA", (width, height)), Order(settings, (), Box(0, 0, width, height))
+        return Image.new("RGBA", (width, height)), Order(settings, Box(0, 0, width, height))
     canvas = open_picture(arguments.image, "RGBA")
     return canvas, inpainting(settings, canvas, open_picture(arguments.mask, "L"))
 
@@ -94,25 +93,16 @@ def _size(words: str) -> tuple[int, int]:
 
 async def _paint(url: str, token: str, order: Order) -> Picture:
     """Have the order painted, with a progress bar. Raises `Refused` if that fails."""
-    picture = None
     async with connect(url, token, client="underpaint generate") as client:
-        async for event in client.generate(order.request, order.blobs):
-            if isinstance(event, Progress):
-                show_progress(event)
-            elif isinstance(event, Picture):
-                picture = event
-            elif isinstance(event, (Failed, Error)):
-                raise Refused(event.error)
-    if picture is None:
-        raise Refused(describe("internal"))
-    return picture
+        (picture,) = await client.paint(order.request, order.tiles, watch=show_progress)
+        return picture
 
 
-def show_progress(progress: Progress, width: int = 32) -> None:
-    """Draw a progress bar over the last one, if standard error is a terminal."""
-    if not sys.stderr.isatty():
+def show_progress(event: Event, width: int = 32) -> None:
+    """Draw a progress bar over the last one, if standard error is a terminal and the event tells of progress."""
+    if not (isinstance(event, Progress) and sys.stderr.isatty()):
         return
-    filled = round(progress.fraction * width)
+    filled = round(event.fraction * width)
     bar = "█" * filled + "·" * (width - filled)
-    end = "\n" if progress.fraction == 1 else ""
-    print(f"\r{bar} {progress.phase:12}", end=end, file=sys.stderr, flush=True)
+    end = "\n" if event.fraction == 1 else ""
+    print(f"\r{bar} {event.phase:12}", end=end, file=sys.stderr, flush=True)
