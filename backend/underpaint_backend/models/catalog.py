@@ -49,6 +49,8 @@ def _entries(roots: Iterable[Path]) -> Iterator[Entry]:
     for root in roots:
         for description in sorted(root.glob(f"*/{DESCRIPTION}")):
             try:
+                if not description.resolve().is_relative_to(root.resolve()):
+                    raise ValueError("it lies elsewhere; name that folder with --models instead of linking to it")
                 if not description.with_name("model_index.json").is_file():
                     raise ValueError("it has no model_index.json")
                 yield Entry(_read(description), description.parent)

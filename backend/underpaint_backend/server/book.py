@@ -34,7 +34,7 @@ from underpaint_protocol.messages import (
     vocabulary,
 )
 
-from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, SessionRow
+from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
 from .sessions import SPARE, Entry, Job, Session
 from .tiles import BadTile, StoreFull, TileStore
 
@@ -259,18 +259,24 @@ class Book:
         session = job.session
         self._reserve_numbers(session)
         if not session.stored:
-            row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
-            self._journal.open_session(row)
-            session.stored = True
+            self._open_session(session)
         entry = session.tell(job, Accepted(job.id, position), safe=False)
         row_of_job = JobRow(session.id, job.id, vocabulary.encode(job.submit), 0, time.time(), None)
+        charge = (session.owner, job.day, job.work)
         try:
-            await self._journal.accept(row_of_job, _row(session, entry), (session.owner, job.day, job.work))
+            try:
+                await self._journal.accept(row_of_job, _row(session, entry), charge)
+            except NotInJournal:  # It began anew, and has to be told of the session once more.
+                self._open_session(session)
+                await self._journal.accept(row_of_job, _row(session, entry), charge)
         except JournalError:
             session.take_back(job, entry)
-            session.stored = False  # Perhaps the journal began anew; it is told of the session once more.
             raise
         session.now_safe(entry)
+
+    def _open_session(self, session: Session) -> None:
+        self._journal.open_session(SessionRow(session.id, session.owner, session.client, session.reserved, time.time()))
+        session.stored = True
 
     async def _safely(self, job: Job, written: Future[None], entry: Entry) -> None:
         """Tell what was written down; if it cannot be, it is still told to whoever listens."""

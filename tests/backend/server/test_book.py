@@ -156,6 +156,20 @@ async def test_nothing_is_accepted_that_cannot_be_written_down(tmp_path: Path) -
         assert book.usage["anna", today()] == 0
 
 
+async def test_a_journal_that_begins_anew_takes_new_jobs(tmp_path: Path) -> None:
+    """Where the journal lost a session, its next job is written down with the session once more."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await book.end(await accepted(book, session), Done("a", 1.0))
+        with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as other:
+            other.execute("PRAGMA foreign_keys = ON")
+            other.execute("DELETE FROM sessions")
+        other.close()
+        await accepted(book, session, "b")
+    async with opened(tmp_path) as (_, [job]):
+        assert job.id == "b"
+
+
 async def test_what_cannot_be_written_down_is_still_told(tmp_path: Path) -> None:
     """A picture that is finished while the journal is broken reaches whoever is there to take it."""
     async with opened(tmp_path) as (book, _):

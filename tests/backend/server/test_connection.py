@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgpack
 import pytest
 from underpaint_backend.client import Refused, connect
 from underpaint_backend.launch import Launched
-from underpaint_protocol.blobs import chunks, digest_of, image_of
 from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
+from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
-    SUBPROTOCOL,
-    BlobChunk,
     Cancel,
     Error,
+    Fetch,
+    Have,
     Hello,
+    Missing,
     Request,
     Status,
     Submit,
+    Tile,
     Welcome,
     vocabulary,
 )
+from underpaint_protocol.tiles import name_of
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosedError
-from websockets.typing import Subprotocol
+
+from tests.backend.server.calling import ask, opened
 
 PIXELS = bytes(range(256)) * 4
-GOOD = Request(
-    model="primer-inpaint",
-    task="inpaint",
-    width=16,
-    height=16,
-    image=image_of(16, 16, 4, PIXELS),
-    mask=image_of(16, 16, 1, PIXELS[:256]),
-)
+IMAGE, TILES = image_of(16, 16, 4, PIXELS)
+MASK, MASK_TILES = image_of(16, 16, 1, PIXELS[:256])
+GOOD = Request(model="primer-inpaint", task="inpaint", width=16, height=16, image=IMAGE, mask=MASK)
+NEVER_SENT, _ = image_of(16, 16, 4, bytes(1024))
 
 
 @pytest.fixture
@@ -49,30 +48,11 @@ async def socket(daemon: Launched) -> AsyncIterator[ClientConnection]:
         yield connection
 
 
-async def opened(daemon: Launched) -> ClientConnection:
-    """A new websocket to a daemon."""
-    return await open_socket(
-        daemon.url,
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
-        additional_headers={"Authorization": f"Bearer {daemon.token}"},
-        compression=None,
-        proxy=None,
-    )
-
-
 @pytest.fixture
 async def greeted(socket: ClientConnection) -> ClientConnection:
     """A websocket on which hello and welcome were said."""
     await ask(socket, Hello("test"))
     return socket
-
-
-async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
-    """Send a message and return the next answer."""
-    await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
-    answer = await socket.recv()
-    assert isinstance(answer, bytes)
-    return vocabulary.decode(answer)
 
 
 async def code(socket: ClientConnection, message: Record | bytes | str) -> str:
@@ -85,11 +65,10 @@ async def code(socket: ClientConnection, message: Record | bytes | str) -> str:
     return answer.error.code
 
 
-async def submit(socket: ClientConnection, request: Request, blobs: Sequence[bytes] = (PIXELS, PIXELS[:256])) -> str:
+async def submit(socket: ClientConnection, request: Request) -> str:
     """Submit a job that will be refused and return the code of the error."""
-    for blob in blobs:
-        for chunk in chunks(digest_of(blob), blob):
-            await socket.send(vocabulary.encode(chunk))
+    for name, data in {**TILES, **MASK_TILES}.items():
+        await socket.send(vocabulary.encode(Tile(name, len(data), data)))
     return await code(socket, Submit("job", request))
 
 
@@ -103,7 +82,7 @@ async def test_welcome_tells_what_can_be_done(socket: ClientConnection) -> None:
 
 async def test_welcome_does_not_wait_for_the_worker(own_daemon: Launched) -> None:
     """The first client of a new daemon is greeted while the worker imports, and told when it is ready."""
-    async with asyncio.timeout(60), await opened(own_daemon) as socket:
+    async with asyncio.timeout(90), await opened(own_daemon) as socket:
         welcome = await ask(socket, Hello("test"))
         assert isinstance(welcome, Welcome)
         assert welcome.worker.state == "starting"
@@ -130,8 +109,10 @@ async def test_nothing_is_answered_before_hello(socket: ClientConnection) -> Non
         ("text", "malformed_message"),
         (msgpack.packb({"type": "dance"}), "unknown_message"),
         (msgpack.packb({"type": "cancel"}), "invalid_field"),
-        (BlobChunk("0" * 32, 3, 0, b"abc"), "bad_blob"),
-        (BlobChunk("1" * 32, 1 << 28, 0, b"abc"), "bad_blob"),
+        (Tile(b"0" * 16, 3, b"abc"), "bad_tile"),
+        (Tile(name_of(b"abc"), 4, b"abc"), "bad_tile"),
+        (Tile(name_of(b"xyz"), 3, b"junk", "zlib"), "bad_tile"),
+        (Fetch("nothing", (b"0" * 16,)), "unknown_job"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -139,8 +120,6 @@ async def test_a_bad_message_is_answered_and_the_connection_stays(
     greeted: ClientConnection, message: Record | bytes | str, expected: str
 ) -> None:
     """Whatever is wrong with a message, the answer is a typed error on a connection that goes on."""
-    if isinstance(message, BlobChunk) and message.size == 1 << 28:
-        await greeted.send(vocabulary.encode(BlobChunk("2" * 32, 1 << 28, 0, b"abc")))
     assert await code(greeted, message) == expected
 
 
@@ -149,13 +128,12 @@ async def test_a_bad_message_is_answered_and_the_connection_stays(
     [
         ({"model": "nope"}, "unknown_model"),
         ({"scheduler": "abacus"}, "unknown_scheduler"),
-        ({"mask": image_of(8, 8, 1, bytes(64))}, "wrong_mask_size"),
-        ({"mask": image_of(16, 16, 4, PIXELS)}, "wrong_mask_size"),
-        ({"image": image_of(8, 8, 4, bytes(256))}, "invalid_field"),
-        ({"image": image_of(16, 16, 1, bytes(256))}, "invalid_field"),
+        ({"mask": image_of(8, 8, 1, bytes(64))[0]}, "wrong_mask_size"),
+        ({"mask": IMAGE}, "wrong_mask_size"),
+        ({"image": image_of(8, 8, 4, bytes(256))[0]}, "invalid_field"),
+        ({"image": MASK}, "invalid_field"),
         ({"image": None}, "invalid_field"),
         ({"mask": None}, "invalid_field"),
-        ({"image": image_of(16, 16, 4, bytes(1024))}, "missing_pixels"),
         ({"width": 16384, "height": 16384}, "too_many_pixels"),
         ({"width": 4000, "height": 4000, "batch": 2}, "too_many_pixels"),
         ({"batch": 9}, "invalid_field"),
@@ -164,6 +142,27 @@ async def test_a_bad_message_is_answered_and_the_connection_stays(
 async def test_a_bad_request_is_refused(greeted: ClientConnection, changes: dict[str, object], expected: str) -> None:
     """A request that cannot be done is refused with its reason and never becomes a job."""
     assert await submit(greeted, replace(GOOD, **changes)) == expected  # type: ignore[arg-type]
+
+
+async def test_tiles_that_never_came_are_asked_for(greeted: ClientConnection) -> None:
+    """A submit whose pixels are not here is no error: they are named, and the job is sent again after them."""
+    answer = await ask(greeted, Submit("job", replace(GOOD, image=NEVER_SENT)))
+    assert isinstance(answer, Missing)
+    assert (answer.job, answer.tiles[:1]) == ("job", NEVER_SENT.tiles)
+
+
+async def test_a_tile_that_does_not_fit_its_place_is_refused(greeted: ClientConnection) -> None:
+    """A picture whose tiles have other sizes than their cells never becomes a job."""
+    wrong = replace(IMAGE, tiles=MASK.tiles)
+    assert await submit(greeted, replace(GOOD, image=wrong)) == "bad_tile"
+
+
+async def test_what_the_daemon_has_need_not_be_sent(greeted: ClientConnection) -> None:
+    """`have` is answered with the tiles that are missing, each once, under the number of the question."""
+    tile = next(iter(TILES))
+    await greeted.send(vocabulary.encode(Tile(tile, len(TILES[tile]), TILES[tile])))
+    other = b"1" * 16
+    assert await ask(greeted, Have(7, (other, tile, other))) == Missing((other,), query=7)
 
 
 @pytest.mark.parametrize(("field", "value"), [("strength", 7), ("steps", 0), ("steps", 10_000), ("model", "../x")])

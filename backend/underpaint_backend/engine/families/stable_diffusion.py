@@ -24,6 +24,9 @@ from ..exceptions import BadFiles
 from ..schedulers import Schedule
 from . import Conditions, Embedding, Family
 
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+"""Endings of weights that are programs as much as numbers; none is ever opened."""
+
 
 @dataclass(frozen=True)
 class StableDiffusion(Family):
@@ -123,7 +126,7 @@ def _network(cls: Any, folder: Path, device: Device, dtype: torch.dtype) -> Any:
     """
     weights = [path.name for path in folder.glob("*.safetensors")]
     if not weights:
-        raise ValueError(f"{folder.name} has no safetensors")
+        raise ValueError(_what_is_there_instead(folder))
     variant = "fp16" if all(re.search(r"\.fp16[.-]", name) for name in weights) else None
     where = {"variant": variant, "use_safetensors": True, "local_files_only": True}
     network, report = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True, **where)
@@ -131,6 +134,16 @@ def _network(cls: Any, folder: Path, device: Device, dtype: torch.dtype) -> Any:
     if missing:
         raise ValueError(f"{folder.name} lacks {len(missing)} weights, such as {sorted(missing)[0]}")
     return network.eval().requires_grad_(False).to(device.torch_device)
+
+
+def _what_is_there_instead(folder: Path) -> str:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if not pickles:
+        return f"{folder.name} has no safetensors"
+    return (
+        f"{folder.name}/{pickles[0]} is of a kind that can run any program when it is opened. Convert it on a machine "
+        "where that does no harm, with diffusers' save_pretrained(folder, safe_serialization=True)"
+    )
 
 
 FAMILY = StableDiffusion
