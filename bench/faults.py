@@ -123,6 +123,7 @@ async def _site(size: Size, home: Path, words: list[str]) -> AsyncIterator[tuple
 
 
 async def _undisturbed(size: Size, daemon: Launched, folder: Path) -> list[ClientProcess]:
+    """The clients that did it. Raises `RuntimeError` if not every job was done."""
     crowd = Crowd(folder, daemon.token, size.seed, calm=True)
     clients = [crowd.client(number, size.share(number), daemon.url) for number in range(size.clients)]
     try:
@@ -130,6 +131,9 @@ async def _undisturbed(size: Size, daemon: Launched, folder: Path) -> list[Clien
     finally:
         for client in clients:
             client.kill()
+    failed = [entry.detail for client in clients for entry in client.entries if entry.what == "failed"]
+    if failed or _ended(clients) < size.jobs:
+        raise RuntimeError(f"the undisturbed run did not do all jobs: {failed[:1]}")
     return clients
 
 
