@@ -10,13 +10,7 @@ from typing import Callable, Optional, Union
 
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe, refusal_in
 from ._vendor.underpaint_protocol.messages import MAX_FRAME, RESUMED_ELSEWHERE, REVOKED, SUBPROTOCOL
-from ._vendor.websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidStatus,
-    InvalidURI,
-    WebSocketException,
-)
+from ._vendor.websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from ._vendor.websockets.sync.client import ClientConnection, connect
 from ._vendor.websockets.typing import Subprotocol
 from .trust import context_for, refusal
@@ -57,7 +51,7 @@ def open_websocket(server: str, token: str, pinned: Optional[str] = None) -> Cli
         websocket = _connect(server, token, pinned)
     except InvalidStatus as error:
         raise Refused(refusal_in(error.response.body) or describe("unreachable", detail=server)) from None
-    except (OSError, ValueError, InvalidURI, InvalidHandshake) as error:
+    except (OSError, EOFError, ValueError, WebSocketException) as error:
         raise Refused(refusal(error, server) or describe("unreachable", detail=server)) from None
     if websocket.subprotocol != SUBPROTOCOL:
         websocket.close()

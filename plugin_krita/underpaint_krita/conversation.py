@@ -86,6 +86,7 @@ class Conversation:
         self._wanted[job.id] = job
         self._notebook.add(self._server, job)
         self._session.submit(job.id, request, tiles)
+        self.line.need()
 
     def cancel(self, job: str) -> None:
         """Stop a job; nothing more is told of it."""

@@ -101,6 +101,11 @@ class Line:
             except Refused as refused:
                 self._not_connected(refused.error)
 
+    def need(self) -> None:
+        """There is something to say: if there is no connection and none is tried for, try now."""
+        if not self.is_open and self.remaining is None:
+            self.dial()
+
     def send(self, frame: bytes) -> None:
         """Send a frame, if there is a connection."""
         if self._connection is not None:

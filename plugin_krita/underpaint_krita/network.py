@@ -39,12 +39,15 @@ class Network:
     def __init__(
         self, mailbox: Mailbox[Event, Frame], develop: Develop, convert: Convert, notebook: Optional[Notebook] = None
     ) -> None:
-        """`develop` and `convert` are called in the network thread; `notebook` remembers what outlives it."""
+        """`develop` and `convert` are called in the network thread; `notebook` remembers what outlives it, and is
+        closed in the end.
+        """
         self._mailbox = mailbox
         self._develop = develop
         self._convert = convert
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._conversation = Conversation(self._tell, self._inbox.put, notebook or Notebook())
+        self._notebook = notebook or Notebook()
+        self._conversation = Conversation(self._tell, self._inbox.put, self._notebook)
         self._preview: Optional[Preview] = None
         self._silent = threading.Event()
         self._over = False
@@ -127,6 +130,7 @@ class Network:
     def _end(self) -> None:
         self._over = True
         self._conversation.line.hang_up()
+        self._notebook.close()
 
     def _tell(self, news: News) -> None:
         if isinstance(news, Preview):

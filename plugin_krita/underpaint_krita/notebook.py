@@ -46,6 +46,11 @@ class Notebook:
         with contextlib.suppress(OSError, *DAMAGE):
             self._read(json.loads(path.read_text(encoding="utf-8")) if path is not None else {})
 
+    def close(self) -> None:
+        """Let somebody else have the file."""
+        if self._lock is not None:
+            self._lock.close()
+
     def session(self, server: str) -> Optional[str]:
         """The id of the last session with `server`."""
         return self._sessions.get(server)

@@ -22,9 +22,7 @@ def recovered_folder() -> Path:
     return locations.data_folder() / "recovered"
 
 
-def rescue(
-    job: str, pixels: KritaPixels, width: int, height: int, recipe: Mapping[str, Any]
-) -> Union[Kept, NotKept]:
+def rescue(job: str, pixels: KritaPixels, width: int, height: int, recipe: Mapping[str, Any]) -> Union[Kept, NotKept]:
     """Write a picture as a PNG with its alpha, and `recipe`, which says how it was made, as text inside.
 
     `pixels` is blue, green, red, alpha. The same job has the same file: a second time replaces the first.

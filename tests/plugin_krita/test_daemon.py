@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,20 @@ def test_kritas_own_variables_stay_behind() -> None:
 
 def test_what_it_says_goes_to_the_log(home: Path) -> None:
     """Its output is kept for whoever looks for a reason."""
-    process = daemon.start([sys.executable, "-c", "print('I could not listen')"])
-    assert process.wait(30) == 0
+    starting = daemon.start([sys.executable, "-c", "print('I could not listen')"])
+    assert starting.process.wait(30) == 0
     assert "I could not listen" in (home / "daemon.log").read_text()
+
+
+def test_patience_with_a_daemon_that_starts_has_an_end(home: Path) -> None:
+    """While it runs it is waited for, but not for ever; once it has ended, not at all."""
+    starting = daemon.start([sys.executable, "-c", "input()"])
+    starting.process.wait(30)
+    assert "ended with status 1" in str(starting.problem)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert daemon.Starting(process, time.monotonic() + 60).problem is None
+        assert "does not answer" in str(daemon.Starting(process, time.monotonic() - 1).problem)
+        process.kill()
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,8 @@ class Proxy:
         self.passed = {"up": 0, "down": 0}
         """Bytes from the client to the server, and back."""
         self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def cut(self) -> None:
         """Break every connection, without a word to either side."""
@@ -195,12 +196,13 @@ class Proxy:
 
     def close(self) -> None:
         """Take no more connections and break those that there are."""
-        self._listener.close()
         self._flowing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self.cut()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        with self._listener, contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 self._join(client)
@@ -225,11 +227,11 @@ class Proxy:
                 self.passed[direction] += len(data)
                 if self.passed[direction] >= self._limits[direction]:
                     self.cut()
-                    return
+                    break
                 target.sendall(data)
-        for line in (source, target):
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+        source.close()
 
 
 def eventually(condition: Callable[[], Any]) -> None:

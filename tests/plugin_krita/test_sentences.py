@@ -1,0 +1,64 @@
+"""What the docker says."""
+
+from __future__ import annotations
+
+import pytest
+from underpaint_krita import sentences
+from underpaint_krita._vendor.underpaint_protocol import messages as m
+from underpaint_krita._vendor.underpaint_protocol.errors import describe
+
+LOST = describe("disconnected")
+AWAY = describe("unreachable", detail="ws://there")
+
+
+@pytest.mark.parametrize(
+    ("position", "sentence"),
+    [(0, "Yours is the next picture."), (1, "1 picture before yours"), (3, "3 pictures before yours")],
+)
+def test_the_place_in_the_queue(position: int, sentence: str) -> None:
+    """Counted in pictures."""
+    assert sentences.queue_place(position) == sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "waiting", "sentence"),
+    [
+        (LOST, 3.2, True, "The connection was lost. Your picture goes on; trying again in 3 s…"),
+        (LOST, 0.2, False, "The connection to the daemon was lost. Trying again…"),
+        (
+            AWAY,
+            15.0,
+            True,
+            "Underpaint's daemon is not running at ws://there. Your picture is not lost; trying again in 15 s…",
+        ),
+    ],
+)
+def test_reconnecting(error: m.ErrorInfo, seconds: float, waiting: bool, sentence: str) -> None:
+    """Why, what becomes of the picture, and when."""
+    assert sentences.reconnecting(error, seconds, waiting) == sentence
+
+
+def test_progress() -> None:
+    """The phase in words, and the step where there are steps."""
+    assert sentences.progress(m.Progress("a", "denoising", 0.5, 3, 12)) == "Painting, step 3 of 12"
+    assert sentences.progress(m.Progress("a", "loading", 0.1)) == "Loading the model"
+    assert set(sentences.PHASES) == set(m.PHASES)
+
+
+@pytest.mark.parametrize("state", m.WORKER_STATES)
+def test_every_state_of_a_worker_has_a_sentence(state: str) -> None:
+    """With the device, where that is known."""
+    assert sentences.worker(m.Status(m.Worker(state, "cpu", "no weights"))).startswith(("Ready on cpu", "Underpaint"))
+
+
+def test_a_daemon_that_is_stopped_says_so() -> None:
+    """Whatever its worker does."""
+    assert sentences.worker(m.Status(m.Worker("ready"), draining=True)) == sentences.DRAINING
+
+
+def test_a_kept_picture_is_called_by_its_prompt() -> None:
+    """On one line, and not at length."""
+    said = sentences.kept("a very long\nprompt " * 10, "/there.png")
+    assert said.startswith("The picture “a very long prompt a very long prompt a…” was finished")
+    assert said.endswith("/there.png")
+    assert sentences.kept("", "/there.png").startswith("A picture was")
