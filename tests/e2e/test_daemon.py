@@ -57,23 +57,32 @@ def test_the_button_starts_a_daemon(seen: Performance) -> None:
 
 
 def test_a_killed_daemon_is_a_sentence(seen: Performance) -> None:
-    """When the daemon dies in the middle, the docker says so; no box opens."""
-    assert seen.facts["killed"]["state"].startswith("The connection to the daemon was lost.")
-    assert seen.facts["killed"]["boxes"] == []
+    """When the daemon dies in the middle, the docker says what goes on, offers to start another one, and to cancel."""
+    killed = seen.facts["killed"]
+    assert killed["first"].startswith("The connection was lost. Your picture goes on; trying again")
+    assert killed["state"].startswith("Underpaint's daemon is not running at ws://127.0.0.1:")
+    assert "Your picture is not lost; trying again in" in killed["state"]
+    assert (killed["button"], killed["cancel"], killed["boxes"]) == (True, True, [])
 
 
-def test_a_killed_daemon_leaves_the_picture_alone(seen: Performance) -> None:
+def test_the_layer_waits(seen: Performance) -> None:
+    """It stays where it is, with the last preview in it."""
+    assert seen.facts["killed"]["layers"] == [*seen.facts["layers_before"], ["a blue circle…", True]]
+    assert seen.facts["killed"]["preview"]
+
+
+def test_the_picture_still_arrives(seen: Performance) -> None:
+    """With a daemon again, in the same layer and in one step of the history."""
+    assert seen.facts["arrived"].startswith("Done")
+    assert seen.facts["layers_arrived"] == [*seen.facts["layers_before"], ["a blue circle", False]]
+    assert seen.facts["history_arrived"] == [*seen.facts["history_before"], "Add Layer"]
+    assert seen.facts["active_arrived"] == seen.facts["active_before"]
+
+
+def test_cancel_works_without_a_daemon(seen: Performance) -> None:
     """The growing layer goes, and everything is as it was."""
-    assert seen.facts["layers_after"] == seen.facts["layers_before"]
-    assert seen.facts["active_after"] == seen.facts["active_before"]
-    assert seen.facts["killed"]["modified"] is False
+    assert seen.facts["cancelled"] == {"generate": True, "modified": False}
     assert seen.saved("after") == seen.saved("before")
-
-
-def test_the_next_generate_works(seen: Performance) -> None:
-    """With a daemon again, so is painting."""
-    assert seen.facts["again"].startswith("Done")
-    assert seen.facts["layers_again"] == [*seen.facts["layers_before"], ["a blue circle", False]]
 
 
 def test_krita_ends_well(seen: Performance) -> None:

@@ -1,4 +1,4 @@
-"""No daemon; one that the button starts; its death in the middle; and another one."""
+"""No daemon; one that the button starts; its death in the middle; and another one, which brings the picture."""
 
 import os
 import signal
@@ -21,36 +21,71 @@ def play(stage):
     keep(artist.screenshot(), "no_daemon.png")
 
     yield from _start(artist)
+    yield from artist.until_ready()
     facts["started"] = artist.state()
     yield from artist.select_ellipse(150, 60, 240, 240, 6)
     document.setModified(False)
     facts["layers_before"] = layers(document)
     facts["active_before"] = document.activeNode().name()
+    facts["history_before"] = artist.history()
+    yield from _killed(stage, artist, document)
+    yield from _start(artist)
+    yield from artist.until_done()
+    facts["arrived"] = artist.state()
+    facts["layers_arrived"] = layers(document)
+    facts["history_arrived"] = artist.history()
+    facts["active_arrived"] = document.activeNode().name()
+    yield from _cancelled(stage, artist, document)
+
+
+def _killed(stage, artist, document):
+    """The daemon dies in the middle: the layer and its last preview stay, and the docker says what goes on."""
+    artist.set_steps(80)
+    yield from artist.press("generate")
+    yield from artist.until_painting()
+    os.kill(_daemons()[-1], signal.SIGKILL)
+    states = []
+
+    def waiting():
+        states.append(artist.state())
+        return "not running" in artist.state() and "trying again in" in artist.state()
+
+    yield from stage.until(waiting, 20, "the docker to wait for the daemon")
+    yield 0.5
+    growing = next(node for node in document.topLevelNodes() if node.locked())
+    stage.facts["killed"] = {
+        "state": artist.state(),
+        "first": next(state for state in states if "lost" in state),
+        "button": artist.widget("start").isVisible(),
+        "cancel": artist.widget("cancel").isEnabled(),
+        "layers": layers(document),
+        "preview": any(bytes(growing.pixelData(240, 150, 60, 60))),
+        "boxes": stage.boxes(),
+    }
+    keep(artist.screenshot(), "reconnecting.png")
+
+
+def _cancelled(stage, artist, document):
+    """Without a daemon, Cancel takes the layer away."""
+    document.setModified(False)
+    before = stage.facts["layers_before_cancel"] = layers(document)
     stage.save("before", pixels(document))
     artist.set_steps(300)
     yield from artist.press("generate")
     yield from artist.until_painting()
     os.kill(_daemons()[-1], signal.SIGKILL)
-    yield from artist.until_done()
+    yield from stage.until(lambda: "trying again" in artist.state(), 20, "the loss of the connection")
+    yield from artist.press("cancel")
+    yield from stage.until(lambda: layers(document) == before, 10, "the layer to be taken away")
     yield 1.5
-    facts["killed"] = {"state": artist.state(), "boxes": stage.boxes(), "modified": document.modified()}
-    facts["layers_after"] = layers(document)
-    facts["active_after"] = document.activeNode().name()
+    stage.facts["cancelled"] = {"generate": artist.widget("generate").isEnabled(), "modified": document.modified()}
     stage.save("after", pixels(document))
-
-    yield from _start(artist)
-    artist.set_steps(8)
-    yield from artist.press("generate")
-    yield from artist.until_done()
-    facts["again"] = artist.state()
-    facts["layers_again"] = layers(document)
 
 
 def _start(artist):
     with open(os.path.join(os.environ["UNDERPAINT_HOME"], "launch.json"), "w", encoding="utf-8") as file:
         file.write(os.environ["UNDERPAINT_LAUNCH"])
     yield from artist.press("start")
-    yield from artist.until_ready()
 
 
 def _daemons():
