@@ -51,7 +51,7 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
     wait_for_worker(daemon)
     worker, tally, began = children(daemon.process.pid), Tally(), time.monotonic()
     with Watcher(daemon) as watcher:
-        visits = (Random(f"{seed}/{number}") for number in itertools.count())
+        visits = (f"{seed}/{number}" for number in itertools.count())
         asyncio.run(visit_until(place, visits, tally, int(frames * WARM_UP)))
         warm = resident(daemon.process.pid)
         asyncio.run(visit_until(place, visits, tally, frames))
@@ -69,19 +69,20 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
         row("the other client", "connections lost", watcher.lost),
         row("memory", f"resident after the warm-up, {warm:.1f} MiB; grown by % (goal < 5)", round(grown, 2)),
         *(row("crashes", name, count) for name, count in faults.items()),
-        row("hangs", "connections that were left waiting", tally.hangs),
+        row("hangs", f"connections left waiting: {', '.join(tally.hung[:9]) or 'none'}", tally.hangs),
     ]
     return Figure("fuzz", sum(faults.values()) + slow + watcher.lost + tally.hangs, "crashes and hangs", "0", rows)
 
 
-async def visit_until(place: Place, visits: Iterator[Random], tally: Tally, frames: int) -> None:
-    """Make visits, some at a time, until `frames` were sent."""
+async def visit_until(place: Place, visits: Iterator[str], tally: Tally, frames: int) -> None:
+    """Make visits, some at a time, until `frames` were sent. Each name is the seed of one."""
 
     async def visitor() -> None:
         while tally.frames < frames:
-            random = next(visits)
+            name = next(visits)
+            random = Random(name)
             phase, kind, _, visit = random.choices(KINDS, [share for _, _, share, _ in KINDS])[0]
-            await visit(place, random, tally.line(phase, kind))
+            await visit(place, random, tally.line(phase, kind), name)
 
     async with asyncio.TaskGroup() as visitors:
         for _ in range(VISITORS):

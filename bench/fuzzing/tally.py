@@ -14,7 +14,12 @@ class Line:
     errors: Counter[str] = field(default_factory=Counter)
     others: int = 0
     closes: Counter[str] = field(default_factory=Counter)
-    hangs: int = 0
+    hung: list[str] = field(default_factory=list)
+    """Names of the visits that neither were answered nor ended in time."""
+
+    def hang(self, name: str) -> None:
+        """A visit hung."""
+        self.hung.append(name)
 
 
 class Tally:
@@ -35,7 +40,12 @@ class Tally:
     @property
     def hangs(self) -> int:
         """Connections that neither answered nor closed in time."""
-        return sum(line.hangs for line in self.lines.values())
+        return len(self.hung)
+
+    @property
+    def hung(self) -> list[str]:
+        """The names of their visits."""
+        return [name for line in self.lines.values() for name in line.hung]
 
     def rows(self) -> list[dict[str, object]]:
         """The table."""
@@ -47,7 +57,7 @@ class Tally:
                 "typed errors": line.errors.total(),
                 "other answers": line.others,
                 "closed": _counts(line.closes),
-                "hangs": line.hangs,
+                "hangs": len(line.hung),
             }
             for (phase, kind), line in sorted(self.lines.items())
         ]

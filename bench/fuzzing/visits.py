@@ -45,7 +45,8 @@ class Place:
     token: str
 
 
-Visit = Callable[[Place, Random, Row], Awaitable[None]]
+Visit = Callable[[Place, Random, Row, str], Awaitable[None]]
+"""The last is a name, under which a hang is remembered."""
 
 
 # Before the handshake
@@ -57,7 +58,7 @@ def knocking(make: Callable[[Random, bytes], bytes]) -> Visit:
     If they are no whole request, it says that no more will come: without that, a daemon rightly waits for a while.
     """
 
-    async def visit(place: Place, random: Random, row: Row) -> None:
+    async def visit(place: Place, random: Random, row: Row, name: str) -> None:
         reader, writer = await dial(place.url)
         row.frames += 1
         try:
@@ -67,7 +68,7 @@ def knocking(make: Callable[[Random, bytes], bytes]) -> Visit:
                 writer.write_eof()
             row.closes[_status(await asyncio.wait_for(_head(reader), PATIENCE))] += 1
         except TimeoutError:
-            row.hangs += 1
+            row.hang(name)
         except ConnectionError:
             row.closes["reset"] += 1
         finally:
@@ -87,7 +88,7 @@ def _status(answer: bytes) -> str:
     return f"HTTP {answer[9:12].decode('latin-1')}" if answer.startswith(b"HTTP/1.1 ") else "silently"
 
 
-async def breaking(place: Place, random: Random, row: Row) -> None:
+async def breaking(place: Place, random: Random, row: Row, name: str) -> None:
     """Some right frames, with or without `hello`, and then one that breaks the websocket's own rules."""
     line = await open_line(place.url, place.token)
     if random.random() < 0.5:
@@ -98,7 +99,7 @@ async def breaking(place: Place, random: Random, row: Row) -> None:
         line.writer.write_eof()
         await _until_closed(line, row)
     except TimeoutError:
-        row.hangs += 1
+        row.hang(name)
     except Closed as closed:
         row.closes[str(closed.code or "silently")] += 1
     finally:
@@ -120,7 +121,7 @@ async def _until_closed(line: Line, row: Row) -> None:
 def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int = BATCH) -> Visit:
     """A visit that sends mutated messages, before or after `hello`, and sees each of them answered."""
 
-    async def visit(place: Place, random: Random, row: Row) -> None:
+    async def visit(place: Place, random: Random, row: Row, name: str) -> None:
         line = await open_line(place.url, place.token)
         try:
             if greet:
@@ -130,7 +131,7 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
                 row.frames += len(frames)
                 await _settled(line, frames, row)
         except TimeoutError:
-            row.hangs += 1
+            row.hang(name)
         except Closed as closed:
             row.closes[str(closed.code or "silently")] += 1
         finally:
@@ -139,7 +140,7 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
     return visit
 
 
-async def flooding(place: Place, random: Random, row: Row) -> None:
+async def flooding(place: Place, random: Random, row: Row, name: str) -> None:
     """Ten thousand `have` in a row."""
     one = frame(vocabulary.encode(Have(1, tuple(random.randbytes(16) for _ in range(random.choice((1, 20)))))))
     line = await open_line(place.url, place.token)
@@ -148,14 +149,14 @@ async def flooding(place: Place, random: Random, row: Row) -> None:
         row.frames += 10_000
         await _settled(line, [one] * 10_000, row)
     except TimeoutError:
-        row.hangs += 1
+        row.hang(name)
     except Closed as closed:
         row.closes[str(closed.code or "silently")] += 1
     finally:
         await line.close()
 
 
-async def resuming(place: Place, random: Random, row: Row) -> None:
+async def resuming(place: Place, random: Random, row: Row, name: str) -> None:
     """Sessions of nobody, of oneself and of one's other connection, with numbers from the past and the future."""
     first, second = await open_line(place.url, place.token), await open_line(place.url, place.token)
     try:
@@ -167,7 +168,7 @@ async def resuming(place: Place, random: Random, row: Row) -> None:
             row.frames += len(messages)
             await _settled(random.choice((first, second)), [frame(vocabulary.encode(one)) for one in messages], row)
     except TimeoutError:
-        row.hangs += 1
+        row.hang(name)
     except Closed as closed:
         row.closes[str(closed.code or "silently")] += 1
     finally:
@@ -208,13 +209,18 @@ async def _settled(line: Line, frames: list[bytes], row: Row) -> None:
 
 
 async def _forgotten(line: Line, accepted: dict[str, None]) -> None:
-    """Cancel what became a job after all, and acknowledge its end, so that the daemon can forget it."""
+    """Cancel what became a job after all, and acknowledge its end, so that the daemon can forget it.
+
+    The daemon does not know it any more if the batch acknowledged it before its end was told.
+    """
     line.say(*(Cancel(job) for job in accepted))
     while accepted:
         answer = await asyncio.wait_for(line.hear(), 10 * PATIENCE)
         if isinstance(answer, (Done, Failed, Cancelled)):
             accepted.pop(answer.job, None)
             line.say(Acknowledge(answer.job))
+        elif isinstance(answer, Error) and answer.error.code == "unknown_job":
+            accepted.pop(answer.job or "", None)
 
 
 KINDS: tuple[tuple[str, str, float, Visit], ...] = (
