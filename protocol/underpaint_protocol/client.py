@@ -22,7 +22,7 @@ from typing import List, Mapping, Optional, Sequence
 
 from .downloads import Event, Picture
 from .encodings import ENCODINGS, decode
-from .errors import describe
+from .errors import ErrorInfo, describe
 from .exceptions import OutOfOrder, TileError, UnknownMessage
 from .fields import Record
 from .jobs import JobState
@@ -84,6 +84,7 @@ class ClientSession:
         self._jobs = Ledger()
         self._out = Outgoing()
         self._query = 0
+        self._objection: Optional[ErrorInfo] = None  # to a tile; the job that needs it shows when it is submitted
 
     @property
     def ready(self) -> bool:
@@ -105,6 +106,7 @@ class ClientSession:
     def connected(self) -> None:
         """There is a new connection: greet, and go on where the last one ended."""
         self._out.clear()
+        self._objection = None
         self._stage = Stage.GREETING
         self._out.say(Hello(self.client, self.encodings))
 
@@ -277,11 +279,19 @@ class ClientSession:
         for name, job in self._jobs.items():
             asked = name == missing.job or (missing.query is not None and job.query == missing.query)
             if asked and job.submit is not None and not job.cancelled and not job.state.accepted:
+                if name == missing.job and self._objection is not None:
+                    return self._give_back(name, self._objection)
                 if any(tile not in job.tiles for tile in missing.tiles):
                     raise TileError("the server asks for a tile that it was not offered")
                 job.query = None
                 self._out.submit(job.submit, missing.tiles, job.tiles)
         return []
+
+    def _give_back(self, name: str, objection: ErrorInfo) -> List[Event]:
+        """The server asks once more for what it would not take: the job is refused, rather than sent for ever."""
+        self._objection = None
+        self._jobs.refuse(name)
+        return [Error(objection, name)]
 
     def _say_cancel(self, name: str, job: Job) -> None:
         job.doubt = True
@@ -291,6 +301,10 @@ class ClientSession:
 
     def _refused(self, error: Error) -> List[Event]:
         name, code = error.job, error.error.code
+        if code == "missing_pixels":
+            return self._lost(error)
+        if name is None and code in ("storage_full", "bad_tile"):
+            self._objection = error.error
         job = self._jobs.get(name)
         if name is None or job is None:
             return [] if code == "unknown_job" else [error]  # which may answer a second cancel
@@ -325,6 +339,15 @@ class ClientSession:
             return []
         return self._begin_anew(name, job)
 
+    def _lost(self, error: Error) -> List[Event]:
+        """The server does not have a tile of a result any more. Who is concerned cannot be told if no job is named."""
+        events: List[Event] = []
+        for name, job in self._jobs.items():
+            if job.download.missing and error.job in (None, name):
+                job.download.give_up(error.error)
+                events.extend(self._release(job))
+        return events
+
     # Jobs on the server
 
     def _follow(self, message: Record) -> List[Event]:
@@ -339,6 +362,7 @@ class ClientSession:
             raise OutOfOrder("the server speaks of a job that is not running")
         job.state.apply(message)
         if isinstance(message, Accepted):
+            self._objection = None
             self._accepted(job)
         self._fetch(name, job.download.hold(message))
         return self._release(job)

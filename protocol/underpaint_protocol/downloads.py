@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Deque, Dict, List, Set, Tuple, Union
+from typing import Deque, Dict, List, Optional, Set, Tuple, Union
 
+from .errors import ErrorInfo
 from .fields import Record
 from .images import pixels_of
-from .messages import Result
+from .messages import Done, Failed, Result
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Download:
         self._missing: Dict[bytes, None] = {}
         self._first: Set[bytes] = set()  # what the first held message still waits for
         self._indexes: Set[int] = set()  # of the pictures that the program has or will have
+        self._damage: Optional[ErrorInfo] = None
 
     @property
     def missing(self) -> Tuple[bytes, ...]:
@@ -60,6 +62,9 @@ class Download:
             if message.index in self._indexes:
                 return ()
             self._indexes.add(message.index)
+        if self._damage is not None:
+            self._held.extend(self._damaged(message, self._damage))
+            return ()
         self._held.append(message)
         wanted = self._wanted(message)
         self._missing.update(dict.fromkeys(wanted))
@@ -87,11 +92,25 @@ class Download:
             self._tiles.clear()
         return events
 
+    def give_up(self, error: ErrorInfo) -> None:
+        """The server lost a tile. Pictures that are not out yet never will be, and the job fails with `error`."""
+        self._damage = error
+        self._held = deque(rest for message in self._held for rest in self._damaged(message, error))
+        self._missing.clear()
+        self._first.clear()
+
     def forget(self) -> None:
         """The job begins anew: nothing of what is held back will be completed."""
         self._indexes.difference_update(held.index for held in self._held if isinstance(held, Result))
         for gone in (self._held, self._tiles, self._missing, self._first):
             gone.clear()
+        self._damage = None
+
+    @staticmethod
+    def _damaged(message: Record, error: ErrorInfo) -> List[Record]:
+        if isinstance(message, Done):
+            return [Failed(message.job, error, message.seq)]
+        return [] if isinstance(message, Result) else [message]
 
     def _wanted(self, message: Record) -> Tuple[bytes, ...]:
         names = dict.fromkeys(_tiles_of(message))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
 
-from .encodings import encode
+from .encodings import ENCODINGS, encode
 from .fields import Record
 from .messages import Submit, Tile, vocabulary
 
@@ -33,7 +33,7 @@ class Outgoing:
 
     def agree(self, wanted: Sequence[str], understood: Sequence[str]) -> None:
         """From here on tiles go in the first encoding that both sides know; raw if there is none."""
-        self._encoding = next((one for one in wanted if one in understood), "raw")
+        self._encoding = next((one for one in wanted if one in understood and one in ENCODINGS), "raw")
 
     def say(self, message: Record) -> None:
         """Add a message that does not wait for pixels."""

@@ -72,6 +72,7 @@ class Painting:
     todo: list[Record] | None = None
     ended: bool = False
     tiles: dict[bytes, bytes] = field(default_factory=dict)
+    lost: set[bytes] = field(default_factory=set)
 
 
 @dataclass
@@ -141,6 +142,12 @@ class ReferenceServer:
     def evict(self) -> None:
         """The store of tiles lost all that no job needs."""
         self.tiles.clear()
+
+    def damage(self) -> None:
+        """The disk lost pictures that were painted."""
+        for session in self.sessions.values():
+            for painting in session.jobs.values():
+                painting.lost.update(painting.tiles)
 
     def forget(self) -> None:
         """There was no room for the results of ended jobs."""
@@ -326,7 +333,10 @@ class Line:
             self._refuse(describe("unknown_job"), fetch.job)
         else:
             for name in fetch.tiles:
-                self.say(Tile(name, len(painting.tiles[name]), painting.tiles[name]))
+                if name in painting.lost:
+                    self._refuse(describe("missing_pixels", detail="it was lost"), fetch.job)
+                else:
+                    self.say(Tile(name, len(painting.tiles[name]), painting.tiles[name]))
 
     def _acknowledge(self, session: Session, job: str) -> None:
         painting = session.jobs.get(job)

@@ -332,6 +332,20 @@ def test_encodings_are_preferred_by_distance() -> None:
     assert preferred_encodings(local=False)[-1] == "raw"
 
 
+@pytest.mark.parametrize("code", ["storage_full", "bad_tile"])
+def test_a_tile_that_the_server_does_not_take_is_not_sent_for_ever(code: str) -> None:
+    """When the server asks again for what it objected to, the job that needs it is refused with that objection."""
+    session = greeted()
+    session.submit("a", INTO, TILES)
+    receive(session, Missing((NAME,), query=1))
+    said(session)
+    objection = describe(code, detail="broken")
+    assert receive(session, Error(objection)) == [Error(objection)]
+    assert receive(session, Missing((NAME,), job="a")) == [Error(objection, "a")]
+    assert said(session) == []
+    assert session.open == ()
+
+
 # Cancelling
 
 
@@ -404,6 +418,16 @@ def test_a_result_comes_with_its_pixels() -> None:
     assert session.open == ("a",)
 
 
+def test_another_attempt_does_not_bring_the_same_picture_again() -> None:
+    """Pictures that came before a worker died are not told twice."""
+    session = submitted()
+    receive(session, Started("a", 1, seq=2), Result("a", 0, 7, IMAGE, seq=3), TILE)
+    said(session)
+    again = receive(session, Started("a", 2, seq=4), Result("a", 0, 7, IMAGE, seq=5), Done("a", 1.0, seq=6))
+    assert again == [Started("a", 2, seq=4), Done("a", 1.0, seq=6)]
+    assert said(session) == []
+
+
 def test_a_tile_serves_all_who_wait_for_it() -> None:
     """Two jobs with the same picture are both complete."""
     session = submitted()
@@ -441,6 +465,25 @@ def test_results_that_the_server_forgot_are_painted_again() -> None:
     assert said(session) == [Submit("a", REQUEST)]
     again = [Accepted("a", 0, seq=5), Result("a", 0, 7, IMAGE, seq=6), TILE, Done("a", 1.0, seq=7)]
     assert [type(event) for event in receive(session, *again)] == [Accepted, Picture, Done]
+
+
+@pytest.mark.parametrize("job", ["a", None])
+def test_a_picture_that_the_server_lost_fails_its_job(job: str | None) -> None:
+    """A tile that is gone from the server's disk never comes; its job fails, and keeps nobody waiting."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2), Progress("a", "decoding", 0.5, seq=3))
+    lost = describe("missing_pixels", detail="it was lost")
+    assert receive(session, Error(lost, job)) == [Progress("a", "decoding", 0.5, seq=3)]
+    assert receive(session, Result("a", 1, 8, OTHER, seq=4), Done("a", 1.0, seq=5)) == [Failed("a", lost, seq=5)]
+    assert receive(session, Error(lost, job)) == []
+
+
+def test_a_picture_that_is_lost_after_the_end_fails_its_job_too() -> None:
+    """The end that was held back becomes a failure."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2), Done("a", 1.0, seq=3))
+    lost = describe("missing_pixels", detail="it was lost")
+    assert receive(session, Error(lost, "a")) == [Failed("a", lost, seq=3)]
 
 
 def test_a_late_cancel_is_told_from_a_failed_fetch() -> None:

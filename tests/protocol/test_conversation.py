@@ -96,7 +96,7 @@ class Conversation(RuleBasedStateMachine):
     def interrupt(self, what: str) -> None:
         getattr(self, what)()
 
-    @rule(what=st.sampled_from(["evict", "forget", "kill_worker", "drain"]))
+    @rule(what=st.sampled_from(["evict", "forget", "kill_worker", "drain", "damage"]))
     def trouble(self, what: str) -> None:
         getattr(self.server, what)()
 

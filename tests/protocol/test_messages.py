@@ -26,6 +26,7 @@ from underpaint_protocol.messages import (
     Tile,
     vocabulary,
 )
+from underpaint_protocol.vocabulary import MAX_VALUES
 
 GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
 
@@ -106,6 +107,13 @@ def test_nesting_that_msgpack_allows_is_bounded_too() -> None:
         value = [value]
     with pytest.raises(MalformedMessage):
         vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": value}))
+
+
+def test_the_number_of_values_is_bounded() -> None:
+    """A frame full of empty lists is refused before it costs seconds."""
+    lists = [[[]] * 4096] * (MAX_VALUES // 4096)
+    with pytest.raises(MalformedMessage):
+        vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": lists}))
 
 
 def test_a_frame_over_the_limit_is_refused_unread() -> None:
