@@ -245,7 +245,7 @@ async def test_a_disk_that_is_full_at_the_opening(path: Path, monkeypatch: pytes
     def no_room(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("underpaint_backend.server.journal_writer.claim", no_room)
+    monkeypatch.setattr("underpaint_backend.server.journal.writer.claim", no_room)
     async with opened(path) as (journal, _):
         with pytest.raises(JournalError, match="journal_full: No space left on device"):
             await journal.open_session(SESSION)
@@ -381,7 +381,7 @@ async def test_a_lock_that_breaks(
     def no_locks(descriptor: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("underpaint_backend.server.journal_claim._lock", no_locks)
+    monkeypatch.setattr("underpaint_backend.server.journal.claim._lock", no_locks)
     assert await reason(path, caplog) == "No locks available"
 
 

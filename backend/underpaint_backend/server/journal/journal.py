@@ -18,20 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import journal_statements as statements
-from .journal_rows import Contents, Contradiction, EventRow, JobRow, JournalError, NotInJournal, SessionRow
-from .journal_writer import Operation, Writer
-
-__all__ = [
-    "Contents",
-    "Contradiction",
-    "EventRow",
-    "JobRow",
-    "Journal",
-    "JournalError",
-    "NotInJournal",
-    "SessionRow",
-]
+from . import statements
+from .rows import Contents, EventRow, JobRow, JournalError, SessionRow
+from .writer import Operation, Writer
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .journal_claim import claim
-from .journal_file import open_file, shrink, transaction
-from .journal_rows import Contents, Contradiction, JournalError, NotInJournal
+from .claim import claim
+from .file import open_file, shrink, transaction
+from .rows import Contents, Contradiction, JournalError, NotInJournal
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .journal_rows import Contents
-from .journal_statements import VERSION, create, read
+from .rows import Contents
+from .statements import VERSION, create, read
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from .journal_rows import Contents, Contradiction, EventRow, JobRow, JournalError, NotInJournal, SessionRow
+from .rows import Contents, Contradiction, EventRow, JobRow, JournalError, NotInJournal, SessionRow
 
 VERSION = 1  # kept in the file as its user_version
 
