@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from underpaint_backend.launch import Launched, launched
 from underpaint_backend.server import daemon as server
+from underpaint_backend.server.access.handshake import Gate
+from underpaint_backend.server.access.tokens import Tokens, load_token
 from underpaint_backend.server.daemon import Daemon, Options
-from underpaint_backend.server.handshake import Gate
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
-from underpaint_backend.server.tokens import Tokens, load_token
 from underpaint_protocol.messages import SUBPROTOCOL, Hello, Welcome, vocabulary
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed

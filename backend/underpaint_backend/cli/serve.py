@@ -14,11 +14,11 @@ from pathlib import Path
 
 from underpaint_protocol.locations import launch_file, token_file
 
+from ..server.access.handshake import Gate
+from ..server.access.tls import BadCertificate, fingerprint, server_context
+from ..server.access.tokens import Tokens
 from ..server.daemon import Daemon, Options, serve_until_signal
-from ..server.handshake import Gate
 from ..server.hosts.local import LocalHost, LocalOptions
-from ..server.tls import BadCertificate, fingerprint, server_context
-from ..server.tokens import Tokens
 from . import CommandError, place
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     keeping = parser.add_argument_group("what is kept")
     keeping.add_argument("--keep-hours", type=_positive, default=24, metavar="N", help="for pictures nobody came for")
-    keeping.add_argument("--keep-gib", type=_positive, default=4, metavar="N", help="on the disk, for pixels")
+    keeping.add_argument("--keep-gib", type=_fraction, default=4.0, metavar="N", help="on the disk, for pixels")
     keeping.add_argument(
         "--journal-mib", type=_positive, default=1024, metavar="N", help="on the disk, for the journal"
     )
@@ -66,6 +66,13 @@ def _seconds(word: str) -> float:
     return seconds
 
 
+def _fraction(word: str) -> float:
+    value = float(word)  # argparse has a sentence for a ValueError
+    if not 0 < value < 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a number above 0; it was {word}")
+    return value
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     logging.basicConfig(
@@ -86,7 +93,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         port=arguments.listen.port,
         tls=_tls(arguments),
         keep_seconds=arguments.keep_hours * 3600,
-        keep_bytes=arguments.keep_gib << 30,
+        keep_bytes=int(arguments.keep_gib * (1 << 30)),
         journal_bytes=arguments.journal_mib << 20,
         drain_seconds=arguments.drain_seconds,
         stall_seconds=arguments.stall_seconds,

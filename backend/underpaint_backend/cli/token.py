@@ -9,9 +9,9 @@ from pathlib import Path
 
 from underpaint_protocol.locations import data_folder, token_file
 
-from ..server.guests import NAME, Guest, changing, read_guests
-from ..server.owners import OWNER, Allowance
-from ..server.tokens import digest_of, guests_beside, make_token
+from ..server.access.guests import NAME, Guest, changing, read_guests
+from ..server.access.owners import OWNER, Allowance
+from ..server.access.tokens import digest_of, guests_beside, make_token
 from . import CommandError
 
 WITHOUT = Allowance()

@@ -19,12 +19,12 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from .access.handshake import Gate, Refusal, owner_of, refuse_with
+from .access.owners import Owner
 from .book import Book, Keep
 from .connection import Connection, House
-from .handshake import Gate, Refusal, owner_of, refuse_with
 from .hosts import Host
 from .journal import Journal
-from .owners import Owner
 from .queue import JobQueue
 from .tiles import TileStore
 

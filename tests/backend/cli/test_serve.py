@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from underpaint_backend.cli import serve
 from underpaint_backend.launch import launched
-from underpaint_backend.server.tls import fingerprint
+from underpaint_backend.server.access.tls import fingerprint
 from underpaint_protocol.messages import SUBPROTOCOL
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from underpaint_backend.server.owners import Allowance, Owner
-from underpaint_backend.server.tokens import Tokens
+from underpaint_backend.server.access.owners import Allowance, Owner
+from underpaint_backend.server.access.tokens import Tokens
 
 
 def token(home: Path, *words: str) -> subprocess.CompletedProcess[str]:

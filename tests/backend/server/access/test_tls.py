@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from underpaint_backend.server.tls import BadCertificate, fingerprint, server_context
+from underpaint_backend.server.access.tls import BadCertificate, fingerprint, server_context
 
 from tests.certificates import Pair, openssl, self_signed
 

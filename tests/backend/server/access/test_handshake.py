@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.launch import Launched
-from underpaint_backend.server.attempts import ATTEMPTS
-from underpaint_backend.server.guests import Guest, changing
-from underpaint_backend.server.handshake import Gate, owner_of
-from underpaint_backend.server.owners import Allowance, Owner
-from underpaint_backend.server.tokens import Tokens, digest_of, guests_beside, load_token, make_token
+from underpaint_backend.server.access.attempts import ATTEMPTS
+from underpaint_backend.server.access.guests import Guest, changing
+from underpaint_backend.server.access.handshake import Gate, owner_of
+from underpaint_backend.server.access.owners import Allowance, Owner
+from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_beside, load_token, make_token
 from underpaint_protocol.messages import SUBPROTOCOL
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve

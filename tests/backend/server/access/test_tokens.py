@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from underpaint_backend.server.guests import Guest, changing, read_guests
-from underpaint_backend.server.owners import OWNER, Allowance, Owner
-from underpaint_backend.server.tokens import Tokens, digest_of, guests_beside, load_token, make_token
+from underpaint_backend.server.access.guests import Guest, changing, read_guests
+from underpaint_backend.server.access.owners import OWNER, Allowance, Owner
+from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_beside, load_token, make_token
 
 SMALL = Allowance(connections=1, jobs=2, pixels=1 << 20, tile_bytes=1 << 20, work_per_day=500)
 

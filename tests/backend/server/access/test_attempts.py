@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from underpaint_backend.server.attempts import ADDRESSES, ATTEMPTS, PERIOD, Attempts
+from underpaint_backend.server.access.attempts import ADDRESSES, ATTEMPTS, PERIOD, Attempts
 
 
 class Clock:
