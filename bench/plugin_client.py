@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_krita"))
 
 from underpaint_krita._vendor.underpaint_protocol.messages import Done, Request, Welcome
+from underpaint_krita.events import Finished, Frame, Job
 from underpaint_krita.mailbox import Mailbox
-from underpaint_krita.network import Finished, Frame, Job, Network
+from underpaint_krita.network import Network
+from underpaint_krita.notebook import Notebook
 from underpaint_krita.pixels import Buffer, with_red_and_blue_swapped
 
 PATIENCE = 600.0
@@ -31,7 +34,9 @@ class PluginClient:
         """Connect to a daemon; returns when it has greeted."""
         self._woken = threading.Event()
         self._mailbox: Mailbox[Any, Frame] = Mailbox(self._woken.set)
-        self._network = Network(self._mailbox, developed, with_red_and_blue_swapped)
+        self._folder = tempfile.TemporaryDirectory()
+        notebook = Notebook(Path(self._folder.name) / "krita-jobs.json")
+        self._network = Network(self._mailbox, developed, with_red_and_blue_swapped, notebook)
         self._network.connect(url, token)
         self._until(Welcome)
 
@@ -42,11 +47,13 @@ class PluginClient:
         """
         self._network.submit(Job(name, request, pixels, mask))
         events, frames = self._until(Done)
+        self._network.acknowledge(name)
         return next(event for event in events if isinstance(event, Finished)), frames
 
     def close(self) -> None:
         """Disconnect."""
-        self._network.close()
+        self._network.close(PATIENCE)
+        self._folder.cleanup()
 
     def _until(self, kind: type[Any]) -> tuple[list[Any], int]:
         """Everything that comes until an event of this type has, and the number of previews among it."""
