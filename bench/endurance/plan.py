@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from random import Random
 from typing import Literal
 
@@ -35,25 +36,27 @@ class Planned:
 
 def plan(seed: int, client: int, jobs: int) -> list[Planned]:
     """The jobs of one client, in order. Other clients have jobs of the same names, but not the same ones."""
-    return list(_planned(Random(f"{seed} {client}"), jobs))
+    return list(islice(endless_plan(seed, client), jobs))
 
 
-def may_be_cancelled(jobs: list[Planned]) -> set[str]:
-    """Those that are cancelled or superseded by another one; they may end either way."""
-    asked = {job.id for job in jobs if job.conduct == "cancelled"}
-    return asked | {job.supersedes for job in jobs if job.supersedes is not None}
-
-
-def _planned(rng: Random, jobs: int) -> Iterator[Planned]:
+def endless_plan(seed: int, client: int) -> Iterator[Planned]:
+    """The jobs of a client that never stops, in order."""
+    rng = Random(f"{seed} {client}")
     canvas = _Canvas(rng)
     previous: str | None = None
-    for number in range(jobs):
+    for number in count():
         request, tiles = canvas.inpaint() if rng.random() < 0.45 else (_from_text(rng), {})
         conduct: Conduct = rng.choices(("plain", "cancelled", "superseding", "twice"), (60, 12, 13, 15))[0]
         superseded = previous if conduct == "superseding" else None
         delay, previews = rng.choice((0.0, 0.05, 0.3, 1.0)), rng.random() < 0.5
         previous = f"job-{number}"
         yield Planned(previous, request, tiles, conduct, delay, previews, superseded)
+
+
+def may_be_cancelled(jobs: list[Planned]) -> set[str]:
+    """Those that are cancelled or superseded by another one; they may end either way."""
+    asked = {job.id for job in jobs if job.conduct == "cancelled"}
+    return asked | {job.supersedes for job in jobs if job.supersedes is not None}
 
 
 def _from_text(rng: Random) -> Request:

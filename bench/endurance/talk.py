@@ -79,6 +79,11 @@ class Talk:
         self._raw.append(frame)
         self.wake()
 
+    def drop(self) -> None:
+        """Lose the connection without a word."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
     async def stall(self, seconds: float, questions: int = 80) -> None:
         """Ask the daemon for more than the line holds, and read nothing for a while."""
         self._reading.clear()
