@@ -284,7 +284,8 @@ class ClientSession:
                 if any(tile not in job.tiles for tile in missing.tiles):
                     raise TileError("the server asks for a tile that it was not offered")
                 job.query = None
-                self._out.submit(job.submit, missing.tiles, job.tiles)
+                # What the server asks for by the job's name it misses although it was sent, as a difference perhaps.
+                self._out.submit(job.submit, missing.tiles, job.tiles, whole=name == missing.job)
         return []
 
     def _give_back(self, name: str, objection: ErrorInfo) -> List[Event]:
@@ -378,7 +379,10 @@ class ClientSession:
 
     def _accepted(self, job: Job) -> None:
         """What a job supersedes may be on its way still, if its pixels were slower; it must not be accepted after."""
-        if job.submit is None or job.submit.supersedes is None:
+        if job.submit is None:
+            return
+        self._out.accepted(job.submit, job.tiles)
+        if job.submit.supersedes is None:
             return
         older = self._jobs.get(job.submit.supersedes)
         if older is not None and not older.state.accepted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator, Optional, Tuple
 
-from .encodings import ENCODINGS
+from .encodings import ENCODINGS, XOR
 from .errors import ErrorInfo
 from .exceptions import InvalidField
 from .fields import (
@@ -201,7 +201,7 @@ class Welcome(Record):
     worker: Worker = record(Worker)
     models: Tuple[Model, ...] = sequence(Model, 1000)
     limits: Limits = record(Limits)
-    encodings: Tuple[str, ...] = sequence(text(16), 8, default=ENCODINGS)
+    encodings: Tuple[str, ...] = sequence(text(16), 8, default=(*ENCODINGS, XOR))
 
 
 @message("resume")
@@ -260,12 +260,21 @@ class Missing(Record):
 @message("tile")
 @dataclass(frozen=True)
 class Tile(Record):
-    """Either side: one tile. `size` is the number of its raw bytes, of which `name` is the BLAKE2b-128 hash."""
+    """Either side: one tile. `size` is the number of its raw bytes, of which `name` is the BLAKE2b-128 hash.
+
+    With the encoding `xor`, which only a client may use, `base` names the tile to which this one is the difference.
+    """
 
     name: bytes = digest()
     size: int = integer(1, MAX_TILE)
     data: bytes = binary(MAX_TILE)
-    encoding: str = choice(ENCODINGS, default="raw")
+    encoding: str = choice((*ENCODINGS, XOR), default="raw")
+    base: Optional[bytes] = optional(digest())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.base is None) == (self.encoding == XOR):
+            raise InvalidField("base", f"belongs to the encoding {XOR} and to no other")
 
 
 @message("fetch")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import tracemalloc
 import zlib
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from underpaint_protocol.encodings import ENCODINGS, decode, encode
+from underpaint_protocol.encodings import ENCODINGS, XOR, decode, encode
 from underpaint_protocol.exceptions import TileError
 
 TILE = 512 << 10
@@ -109,3 +110,21 @@ def test_an_unknown_encoding_is_refused(encoding: str) -> None:
         encode(encoding, b"")
     with pytest.raises(TileError, match="no encoding"):
         decode(encoding, b"", 0)
+
+
+@given(st.binary(max_size=300), st.data())
+def test_a_difference_and_its_base_give_the_tile(data: bytes, draw: st.DataObject) -> None:
+    """What was packed against a base comes out with that base, and with no base it does not."""
+    base = draw.draw(st.binary(min_size=len(data), max_size=len(data)))
+    packed = encode(XOR, data, base)
+    assert decode(XOR, packed, len(data), base) == data
+    for wrong in (None, base + b"x"):
+        with pytest.raises(TileError, match="base"):
+            decode(XOR, packed, len(data), wrong)
+
+
+def test_a_brush_stroke_is_small_as_a_difference() -> None:
+    """Where little changed, little is left to pack, however busy the picture is."""
+    base = random.Random(1).randbytes(1 << 16)
+    changed = base[:1000] + bytes(500) + base[1500:]
+    assert len(encode(XOR, changed, base)) < 1000 < len(encode("zlib", changed)) // 50

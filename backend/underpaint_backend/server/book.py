@@ -229,8 +229,12 @@ class Book:
             yield tile
 
     def _unpack(self, tile: Tile) -> None:
-        if self.tiles.size_of(tile.name) is None:
-            self.tiles.put(tile.name, decode(tile.encoding, tile.data, tile.size))
+        if self.tiles.size_of(tile.name) is not None:
+            return
+        base = None if tile.base is None else self.tiles.read(tile.base)
+        if tile.base is not None and base is None:
+            return  # What it is the difference to is gone; the submit that needs it asks for the whole tile.
+        self.tiles.put(tile.name, decode(tile.encoding, tile.data, tile.size, base))
 
     def _pack(self, name: bytes, encoding: str) -> Tile | None:
         data = self.tiles.read(name)

@@ -16,6 +16,7 @@ from underpaint_backend.server.journal import Journal, JournalError
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.sessions import Job, Session
 from underpaint_backend.server.tiles import StoreFull, TileStore
+from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import TileError
 from underpaint_protocol.fields import Record
@@ -239,6 +240,20 @@ async def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
             await book.store(Tile(b"0" * 16, 3, b"abc"))
         with pytest.raises(TileError):
             await book.store(Tile(name_of(b"abc"), 3, b"junk", "zlib"))
+
+
+async def test_a_difference_is_kept_as_the_tile_that_it_means(tmp_path: Path) -> None:
+    """With its base; without it nothing is kept, and whoever needs the tile asks for it again."""
+    async with opened(tmp_path) as (book, _):
+        base, changed = bytes(1000), bytes(500) + b"x" + bytes(499)
+        tile = Tile(name_of(changed), 1000, encode("xor", changed, base), "xor", name_of(base))
+        await book.store(tile)
+        assert book.tiles.missing([tile.name]) == [tile.name]
+        await book.store(Tile(name_of(base), 1000, base))
+        await book.store(tile)
+        packed = await book.packed(tile.name, "raw")
+        assert packed is not None
+        assert packed.data == changed
 
 
 async def test_what_did_not_become_a_picture_is_not_charged(tmp_path: Path) -> None:
