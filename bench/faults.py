@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 from endurance.clients import ClientProcess, Crowd
 from endurance.faults import FAULTS, STALL_SECONDS, Site
@@ -105,14 +104,13 @@ async def measure(size: Size, folder: Path, models: Path) -> Figure:
 @contextlib.asynccontextmanager
 async def _site(size: Size, home: Path, words: list[str]) -> AsyncIterator[tuple[Site, str]]:
     """A daemon behind a proxy, and the proxy's address; nothing of it is left afterwards."""
-    rng = Random(size.seed)
     with launched(home, *words) as daemon:
         journal = Journal(home / "journal.sqlite", JOURNAL_MIB << 20)
         journal.watch()
         proxy = Proxy(int(daemon.url.rpartition(":")[2]))
         server = await proxy.start()
         port = server.sockets[0].getsockname()[1]
-        site = Site(daemon, words, proxy, journal, rng)
+        site = Site(daemon, words, proxy, journal)
         try:
             yield site, f"ws://127.0.0.1:{port}"
         finally:
@@ -142,7 +140,7 @@ async def _disturbed(size: Size, site: Site, url: str) -> None:
     site.clients = [crowd.client(number, size.share(number), url) for number in range(size.clients)]
     for number in range(size.faults):
         await _wait_for(site, ended=number * size.jobs // (size.faults + 1), patience=LONGEST_WAIT)
-        await site.strike()
+        await site.strike(f"{size.seed} {number}")
     await site.calm_down()
     await _all_finished(site.clients)
 

@@ -30,7 +30,7 @@ from .plan import Planned, plan
 from .record import Record
 from .talk import Talk
 
-LONGEST_WAIT = 0.5
+LONGEST_WAIT = 1.0
 """Seconds after which a refused job is submitted again, at most."""
 
 

@@ -25,7 +25,7 @@ STALL_SECONDS = 2
 class Site:
     """One daemon with its worker, its journal, its clients and the network between them, and all that befalls them."""
 
-    def __init__(self, daemon: Launched, words: list[str], proxy: Proxy, journal: Journal, rng: Random) -> None:
+    def __init__(self, daemon: Launched, words: list[str], proxy: Proxy, journal: Journal) -> None:
         """`words` are those with which the daemon was started and is started again."""
         self.daemon = daemon
         self.clients: list[ClientProcess] = []
@@ -34,13 +34,14 @@ class Site:
         self._words = words
         self._proxy = proxy
         self._journal = journal
-        self._rng = rng
+        self._rng = Random()
         self._lasting: set[asyncio.Task[None]] = set()
         self._filling = asyncio.Lock()
         self._killed_in_start = False
 
-    async def strike(self) -> None:
-        """Let one fault happen, chosen by chance among those that are possible just now."""
+    async def strike(self, seed: str) -> None:
+        """Let one fault happen, chosen by `seed` among those that are possible just now."""
+        self._rng = Random(seed)
         while True:
             (name,) = self._rng.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
             if await FAULTS[name][1](self):
@@ -88,11 +89,11 @@ class Site:
         if client is None:
             return False
         client.kill()
-        self._last(self._start_later(client))
+        self._last(self._start_later(client, self._rng.choice((0.0, 0.5, 2.0))))
         return True
 
-    async def _start_later(self, client: ClientProcess) -> None:
-        await asyncio.sleep(self._rng.choice((0.0, 0.5, 2.0)))
+    async def _start_later(self, client: ClientProcess, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         client.start()
 
     async def stall_reader(self) -> bool:

@@ -1,6 +1,6 @@
 """Two tiny models with random weights, those of the engine's tests: real ones in everything but size and beauty.
 
-They are built in a process of their own, so that whoever measures does not carry torch.
+A measurement has them built in a process of their own, so that it does not carry torch.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def search_path(*folders: Path) -> str:
     return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def main() -> None:
-    """Build what the first word on the command line names the folder of."""
+def write(folder: Path) -> None:
+    """Write both models into `folder`, in this process."""
     from tests.backend.engine.tiny import build_tiny
 
     for name, channels in ((PAINTER, 4), (INPAINTER, 9)):
-        entry = build_tiny(Path(sys.argv[1]) / name, channels)
+        entry = build_tiny(folder / name, channels)
         smaller = replace(entry.model, native_area=SIDE * SIDE)  # what is measured is not the painting
         (entry.folder / DESCRIPTION).write_text(json.dumps(smaller.to_wire()))
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(sys.argv[1]))
