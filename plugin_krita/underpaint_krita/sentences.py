@@ -18,6 +18,7 @@ PHASES = {
 CONNECTED_AGAIN = "Connected again; your picture goes on."
 DRAINING = "Underpaint is being stopped. What it has begun goes on when it is started again."
 ONCE_MORE = "The painting process stopped; trying once more."
+AGAIN = " (once more: the painting process had stopped)"
 FORGOTTEN = "A picture from before is lost: the daemon does not remember it."
 
 
@@ -28,10 +29,10 @@ def queue_place(position: int) -> str:
     return f"{position} picture{'s' if position > 1 else ''} before yours"
 
 
-def progress(event: Progress) -> str:
-    """What is being done, and at which step."""
+def progress(event: Progress, again: bool = False) -> str:
+    """What is being done, and at which step; `again` if it was begun before."""
     steps = f", step {event.step} of {event.steps}" if event.phase == "denoising" and event.steps else ""
-    return PHASES[event.phase] + steps
+    return PHASES[event.phase] + steps + (AGAIN if again else "")
 
 
 def reconnecting(error: ErrorInfo, seconds: float, waiting: bool) -> str:

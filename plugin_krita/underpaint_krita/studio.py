@@ -69,6 +69,7 @@ class Studio(QtCore.QObject):
         self._job: Optional[Job] = None
         self._generation: Optional[Generation] = None
         self._progress: Optional[Progress] = None
+        self._attempt = 1
         self._progress_timer = QtCore.QTimer(self)
         self._progress_timer.setSingleShot(True)
         self._progress_timer.setInterval(PROGRESS_DELAY)
@@ -264,6 +265,7 @@ class Studio(QtCore.QObject):
         self._panel.show_state(sentences.queue_place(event.position))
 
     def _on_started(self, event: Started) -> None:
+        self._attempt = event.attempt
         if event.attempt > 1:
             self._panel.show_state(sentences.ONCE_MORE)
             self._panel.show_progress(0)
@@ -278,7 +280,7 @@ class Studio(QtCore.QObject):
         event, self._progress = self._progress, None
         if event is not None and (self._is_present(event.job) or self._recovery.is_running(event.job)):
             self._panel.show_progress(event.fraction)
-            self._panel.show_state(sentences.progress(event))
+            self._panel.show_state(sentences.progress(event, again=self._attempt > 1))
 
     def _on_finished(self, event: Finished) -> None:
         if self._generation is not None and self._job is not None and event.index == 0:

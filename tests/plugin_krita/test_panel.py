@@ -63,6 +63,16 @@ panel.show_error(describe("unreachable", detail="<b>there</b>"), offer_start=Tru
 facts["error"] = [panel.state.accessibleName(), "<b>" in panel.state.text(), panel.start_button.isVisible()]
 panel.show_state("Ready.")
 facts["state"] = [panel.state.accessibleName(), panel.start_button.isVisible()]
+panel.show_state("Trying again…", offer_start=True)
+facts["state with a button"] = [panel.state.accessibleName(), panel.start_button.isVisible()]
+facts["no notice"] = panel.notice.isVisible()
+panel.show_notice("One is in a layer.")
+panel.show_notice("One is in <a file>.")
+facts["notices"] = [panel.notice.accessibleName(), "<a file>" in panel.notice.text(), panel.notice.isVisible()]
+panel.show_state("Ready.")
+facts["notices stay"] = panel.notice.isVisible()
+panel.clear_notices()
+facts["cleared"] = [panel.notice.accessibleName(), panel.notice.isVisible()]
 print(json.dumps(facts))
 """
 
@@ -129,3 +139,16 @@ def test_an_error_is_a_sentence_and_a_hint(facts: dict[str, Any]) -> None:
     assert text.startswith("Underpaint's daemon is not running at <b>there</b>. Start it")
     assert (markup, button) == (False, True)
     assert facts["state"] == ["Ready.", False]
+
+
+def test_a_daemon_can_be_started_while_the_docker_waits(facts: dict[str, Any]) -> None:
+    """Not only after an error."""
+    assert facts["state with a button"] == ["Trying again…", True]
+
+
+def test_notices_stay_until_they_are_cleared(facts: dict[str, Any]) -> None:
+    """One after the other, as they are, whatever the state says; without any there is no gap."""
+    assert facts["no notice"] is False
+    assert facts["notices"] == ["One is in a layer. One is in <a file>.", False, True]
+    assert facts["notices stay"] is True
+    assert facts["cleared"] == ["", False]

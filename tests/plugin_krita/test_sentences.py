@@ -42,6 +42,7 @@ def test_progress() -> None:
     """The phase in words, and the step where there are steps."""
     assert sentences.progress(m.Progress("a", "denoising", 0.5, 3, 12)) == "Painting, step 3 of 12"
     assert sentences.progress(m.Progress("a", "loading", 0.1)) == "Loading the model"
+    assert sentences.progress(m.Progress("a", "loading", 0.1), again=True).startswith("Loading the model (once more")
     assert set(sentences.PHASES) == set(m.PHASES)
 
 

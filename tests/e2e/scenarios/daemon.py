@@ -30,6 +30,8 @@ def play(stage):
     facts["history_before"] = artist.history()
     yield from _killed(stage, artist, document)
     yield from _start(artist)
+    yield from stage.until(lambda: "step" in artist.state(), 60, "the second attempt")
+    facts["second_attempt"] = artist.state()
     yield from artist.until_done()
     facts["arrived"] = artist.state()
     facts["layers_arrived"] = layers(document)
@@ -44,18 +46,11 @@ def _killed(stage, artist, document):
     yield from artist.press("generate")
     yield from artist.until_painting()
     os.kill(_daemons()[-1], signal.SIGKILL)
-    states = []
-
-    def waiting():
-        states.append(artist.state())
-        return "not running" in artist.state() and "trying again in" in artist.state()
-
-    yield from stage.until(waiting, 20, "the docker to wait for the daemon")
+    yield from stage.until(lambda: "trying again in" in artist.state(), 20, "the docker to wait for the daemon")
     yield 0.5
     growing = next(node for node in document.topLevelNodes() if node.locked())
     stage.facts["killed"] = {
         "state": artist.state(),
-        "first": next(state for state in states if "lost" in state),
         "button": artist.widget("start").isVisible(),
         "cancel": artist.widget("cancel").isEnabled(),
         "layers": layers(document),
