@@ -38,13 +38,18 @@ def judge(verdict: Verdict, client: int, jobs: list[Planned], entries: Sequence[
     """Add what became of one client's jobs. `calm` is its record of the undisturbed run."""
     pictures, undisturbed = pictures_of(entries), pictures_of(calm)
     ends: defaultdict[str, list[Entry]] = defaultdict(list)
+    promises: defaultdict[str, set[tuple[object, ...]]] = defaultdict(set)
     for entry in entries:
         verdict.seen[_kind(entry)] += 1
         if entry.what in ENDS:
             ends[entry.job].append(entry)
+        elif entry.what == "accepted":
+            promises[entry.job].add(_identity(entry))
     cancellable = may_be_cancelled(jobs)
     for job in jobs:
         place = f"{client}/{job.id}"
+        if len(promises[job.id]) > 1:
+            verdict.lost.append(f"{place} was forgotten, and accepted anew")
         if not ends[job.id]:
             verdict.lost.append(place)
             continue
@@ -75,9 +80,9 @@ def _end(entry: Entry) -> str:
     return f"failed {entry.detail.partition(':')[0]}" if entry.what == "failed" else entry.what
 
 
-def _identity(end: Entry) -> tuple[object, ...]:
-    """What makes two ends the same one: a later life is told again what an earlier one did not acknowledge."""
-    return (end.session, end.seq) if end.seq else ("by itself", end.life)
+def _identity(told: Entry) -> tuple[object, ...]:
+    """What makes two messages the same one: a later life is told again what an earlier one did not acknowledge."""
+    return (told.session, told.seq) if told.seq else ("by itself", told.life)
 
 
 def _told_twice(ends: Sequence[Entry]) -> bool:

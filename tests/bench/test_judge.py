@@ -36,6 +36,13 @@ def test_a_job_without_an_end_is_lost() -> None:
     assert judged(*PLAIN, Entry(1, "submit", "pair")).lost == ["0/pair"]
 
 
+def test_a_job_that_is_accepted_twice_was_lost_in_between() -> None:
+    """Its client submitted it again; the daemon had promised to keep it."""
+    again = [Entry(1, "accepted", "plain", seq, "s") for seq in (2, 3)]
+    assert judged(*again, *PLAIN, *PAIR).lost == ["0/plain was forgotten, and accepted anew"]
+    assert judged(again[0], again[0], *PLAIN, *PAIR).total == 0
+
+
 def test_an_end_that_a_later_life_hears_again_is_the_same_one() -> None:
     """The number and the session say so."""
     assert judged(*PLAIN, *PAIR, Entry(2, "cancelled", "pair", 9, "s")).total == 0
