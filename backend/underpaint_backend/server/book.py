@@ -6,21 +6,19 @@ the daemon is killed is in it again at the next start.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import time
 from asyncio import Future
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from itertools import groupby
+from operator import attrgetter
 
-from underpaint_protocol.encodings import decode, encode
-from underpaint_protocol.exceptions import TileError
+from underpaint_protocol.exceptions import ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     Accepted,
@@ -35,12 +33,11 @@ from underpaint_protocol.messages import (
 )
 
 from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
+from .pixels import MissingTile, Pixels
 from .sessions import SPARE, Entry, Job, Session
-from .tiles import BadTile, StoreFull, TileStore
+from .tiles import StoreFull, TileStore
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 GRACE = 3600.0
 """Seconds for which nothing is too old after a start, and for which a session without jobs is remembered. Whoever sets
@@ -48,10 +45,6 @@ the clock of the machine a year ahead must not lose the pictures that wait."""
 
 NUMBERS = 2 * SPARE
 """Sequence numbers that are reserved at once."""
-
-
-class MissingTile(Exception):
-    """A tile that a job needs is not in the store any more."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +58,12 @@ class Book:
     """All sessions and jobs of one daemon. Everything is called on the event loop."""
 
     def __init__(self, journal: Journal, tiles: TileStore, keep: Keep) -> None:
-        self.tiles = tiles
+        self.pixels = Pixels(tiles)
         self.sessions: dict[str, Session] = {}
         self.usage: Counter[tuple[str, str]] = Counter()
         """Work by owner and day, in megapixel steps."""
         self._journal = journal
         self._keep = keep
-        self._threads = ThreadPoolExecutor(4, "tiles")
 
     # The whole book
 
@@ -80,7 +72,7 @@ class Book:
 
         Raises `OSError` if the folder of the tiles cannot be used.
         """
-        await self._in_thread(self.tiles.open)
+        await self.pixels.open()
         contents = await self._journal.open()
         self.usage.update(contents.usage)
         for row in contents.sessions:
@@ -88,14 +80,14 @@ class Book:
             session.stored, session.left_at = True, time.monotonic()
         for job_row in contents.jobs:
             self._restore_job(job_row)
-        for session in self.sessions.values():
-            self._restore_log(session, [row for row in contents.events if row.session == session.id])
+        for name, rows in groupby(contents.events, key=attrgetter("session")):
+            self._restore_log(self.sessions[name], rows)
         return [job for row in contents.jobs if (job := self._ready_again(row)) is not None]
 
     async def close(self) -> None:
         """Write down what is on its way, and let go of all files."""
         await self._journal.close()
-        self._threads.shutdown()
+        self.pixels.close()
 
     def expire(self) -> None:
         """Forget results that nobody came for, and sessions that nobody uses; to be called now and then."""
@@ -143,12 +135,12 @@ class Book:
         job then.
         """
         job = Job(session, submit, work, today())
-        self._pin_request(job)
+        self.pixels.hold_request(job)
         session.jobs[job.id] = job
         try:
             await self._write_down(job, position)
         except JournalError:
-            self._unpin_request(job)
+            self.pixels.release_request(job)
             raise
         self.usage[session.owner, job.day] += work
         job.position = position
@@ -177,7 +169,7 @@ class Book:
         """The job ended."""
         entry = job.session.tell(job, message, safe=False)
         job.ended_at = time.monotonic()
-        self._unpin_request(job)
+        self.pixels.release_request(job)
         if not isinstance(message, Done) and job.work:
             self.usage[job.session.owner, job.day] -= job.work
             self._journal.refund(job.session.owner, job.day, job.work)
@@ -186,78 +178,22 @@ class Book:
     def forget(self, job: Job) -> None:
         """The client has everything, or nobody came for it."""
         job.session.forget(job)
-        for name in job.result_pins:
-            self.tiles.unpin((name,))
-        job.result_pins.clear()
+        self.pixels.release_results(job)
         self._journal.forget(job.session.id, job.id)
 
-    # Tiles
-
-    async def store(self, tile: Tile) -> None:
-        """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
-        try:
-            await self._in_thread(self._unpack, tile)
-        except BadTile as bad:
-            raise TileError(str(bad)) from None
-
     async def store_result(self, job: Job, tile: Tile) -> None:
-        """Keep a tile of a result until the job is forgotten. Where there is no room, older results have to go.
+        """Keep a tile of a result. Where there is no room, results that nobody came for have to go.
 
         Raises `StoreFull` if even that does not help.
         """
         while True:
             try:
-                await self.store(tile)
-                self.tiles.pin((tile.name,))
-                return job.result_pins.append(tile.name)
-            except KeyError:
-                continue  # It was evicted between the two.
+                return await self.pixels.hold_result(job, tile)
             except StoreFull:
                 if not self._forget_oldest():
                     raise
 
-    async def packed(self, name: bytes, encoding: str) -> Tile | None:
-        """A tile as it is sent; None if it is not here any more."""
-        return await self._in_thread(self._pack, name, encoding)
-
-    async def tiles_of(self, job: Job) -> AsyncIterator[Tile]:
-        """The tiles that the job's request names, raw. Raises `MissingTile` if one is gone or damaged."""
-        for name in job.tiles:
-            tile = await self.packed(name, "raw")
-            if tile is None:
-                raise MissingTile
-            yield tile
-
-    def _unpack(self, tile: Tile) -> None:
-        if self.tiles.size_of(tile.name) is not None:
-            return
-        base = None if tile.base is None else self.tiles.read(tile.base)
-        if tile.base is not None and base is None:
-            return  # What it is the difference to is gone; the submit that needs it asks for the whole tile.
-        self.tiles.put(tile.name, decode(tile.encoding, tile.data, tile.size, base))
-
-    def _pack(self, name: bytes, encoding: str) -> Tile | None:
-        data = self.tiles.read(name)
-        if data is None:
-            return None
-        packed = encode(encoding, data)
-        return Tile(name, len(data), packed, encoding) if len(packed) < len(data) else Tile(name, len(data), data)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
     # What only this module does
-
-    def _pin_request(self, job: Job) -> None:
-        try:
-            self.tiles.pin(job.tiles)
-        except KeyError:
-            raise MissingTile from None
-        job.request_pins = job.tiles
-
-    def _unpin_request(self, job: Job) -> None:
-        self.tiles.unpin(job.request_pins)
-        job.request_pins = ()
 
     async def _write_down(self, job: Job, position: int) -> None:
         session = job.session
@@ -313,44 +249,51 @@ class Book:
     # From the journal
 
     def _restore_job(self, row: JobRow) -> None:
-        session, submit = self.sessions[row.session], vocabulary.decode(row.submit)
-        assert isinstance(submit, Submit)
+        session, submit = self.sessions[row.session], _decoded(row.submit)
+        if not isinstance(submit, Submit):
+            log.error("the job %s was written down by another version and cannot be understood", row.job)
+            self._journal.forget(row.session, row.job)
+            return
         job = session.jobs[row.job] = Job(session, submit, attempts=row.attempts)
         if row.ended is not None:
             age = min(max(0.0, time.time() - row.ended), self._keep.seconds - GRACE)
             job.ended_at = time.monotonic() - age
 
-    def _restore_log(self, session: Session, rows: list[EventRow]) -> None:
+    def _restore_log(self, session: Session, rows: Iterable[EventRow]) -> None:
         entries = []
         for row in rows:
-            message, job = vocabulary.decode(row.message), session.jobs[row.job]
+            message, job = _decoded(row.message), session.jobs.get(row.job)
+            if message is None or job is None:
+                continue
             if isinstance(message, Result):
                 job.results.append(message)
-                self._pin_result(job, message)
+                self.pixels.hold_again(job, message)
             job.state.apply(message)
             entries.append(Entry(row.seq, row.job, message))
         session.restore(entries)
 
     def _ready_again(self, row: JobRow) -> Job | None:
         """The restored job, if it is still to be done."""
-        job = self.sessions[row.session].jobs[row.job]
-        job.state.attempt = row.attempts
-        if job.state.ended:
+        job = self.sessions[row.session].jobs.get(row.job)
+        if job is None or job.state.ended:
             return None
+        job.state.attempt = row.attempts
         with suppress(MissingTile):  # it fails when it is started, and says why
-            self._pin_request(job)
+            self.pixels.hold_request(job)
         return job
-
-    def _pin_result(self, job: Job, result: Result) -> None:
-        for name in dict.fromkeys(result.image.tiles):
-            with suppress(KeyError):  # whoever fetches it is told that it is gone
-                self.tiles.pin((name,))
-                job.result_pins.append(name)
 
 
 def today() -> str:
     """The day in UTC, as in "2026-11-23"."""
     return datetime.now(UTC).date().isoformat()
+
+
+def _decoded(data: bytes) -> Record | None:
+    """A message that was written down; None if this version does not understand it."""
+    try:
+        return vocabulary.decode(data)
+    except ProtocolError:
+        return None
 
 
 def _row(session: Session, entry: Entry) -> EventRow:

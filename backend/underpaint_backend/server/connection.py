@@ -34,10 +34,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from .admission import refuse, refuse_now, work_of
-from .book import Book, MissingTile, today
+from .book import Book, today
 from .hosts import Host
 from .journal import JournalError
 from .outbox import Outbox, TileWanted
+from .pixels import MissingTile
 from .queue import JobQueue
 from .sessions import Job, Session
 from .tiles import StoreFull
@@ -161,12 +162,12 @@ class Connection:
 
     @answer.register
     async def _have(self, have: Have) -> None:
-        self.outbox.put(Missing(tuple(self._book.tiles.missing(have.tiles)), query=have.query))
+        self.outbox.put(Missing(tuple(self._book.pixels.missing(have.tiles)), query=have.query))
 
     @answer.register
     async def _store(self, tile: Tile) -> None:
         try:
-            await self._book.store(tile)
+            await self._book.pixels.store(tile)
         except StoreFull:
             self._refuse(None, "storage_full")
 
@@ -220,12 +221,12 @@ class Connection:
 
     def _has_its_tiles(self, submit: Submit) -> bool:
         """Whether all tiles are here; if not, they are asked for."""
-        images, store = submit.request.images, self._book.tiles
-        missing = store.missing(name for image in images for name in image.tiles)
+        images, pixels = submit.request.images, self._book.pixels
+        missing = pixels.missing(name for image in images for name in image.tiles)
         if missing:
             self.outbox.put(Missing(tuple(missing[:MAX_TILES]), job=submit.job))
             return False
-        if any(store.size_of(name) not in (size, None) for image in images for name, size in image.tile_sizes):
+        if not all(pixels.fits(image) for image in images):
             self._refuse(submit.job, "bad_tile", detail="a tile has another size than its place in the picture")
             return False
         return True
@@ -271,6 +272,6 @@ class Connection:
 
     async def _frame(self, message: Record | TileWanted) -> bytes:
         if isinstance(message, TileWanted):
-            tile = await self._book.packed(message.name, self._encoding)
+            tile = await self._book.pixels.packed(message.name, self._encoding)
             message = tile or Error(describe("missing_pixels", detail="it was lost on the daemon's disk"))
         return vocabulary.encode(message)

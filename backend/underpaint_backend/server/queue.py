@@ -11,8 +11,9 @@ from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, Cancelled, Done, Failed, Position, Preview, Result, Tile
 
-from .book import Book, MissingTile
+from .book import Book
 from .hosts import Host
+from .pixels import MissingTile
 from .sessions import Job
 from .tiles import StoreFull
 from .turns import Turns
@@ -129,7 +130,7 @@ class JobQueue:
     async def _attempt(self, job: Job) -> End:
         """Run a job once and pass on what happens; returns how it ended."""
         try:
-            async with aclosing(self._host.run(job.submit, self._book.tiles_of(job))) as messages:
+            async with aclosing(self._host.run(job.submit, self._book.pixels.of_request(job))) as messages:
                 async for message in messages:
                     if isinstance(message, TERMINAL):
                         return message

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.server import book as books
-from underpaint_backend.server.book import GRACE, Book, Keep, MissingTile, today
+from underpaint_backend.server.book import GRACE, Book, Keep, today
 from underpaint_backend.server.journal import Journal, JournalError
 from underpaint_backend.server.outbox import Outbox
+from underpaint_backend.server.pixels import MissingTile
 from underpaint_backend.server.sessions import Job, Session
 from underpaint_backend.server.tiles import StoreFull, TileStore
 from underpaint_protocol.encodings import encode
@@ -55,7 +56,7 @@ async def opened(home: Path, keep: float = 24 * 3600.0, room: int = ROOM) -> Asy
 async def accepted(book: Book, session: Session, name: str = "a", work: int = 3) -> Job:
     """A job whose tiles came and that was written down."""
     for tile_name, data in {**TILES, **MASK_TILES}.items():
-        await book.store(Tile(tile_name, len(data), data))
+        await book.pixels.store(Tile(tile_name, len(data), data))
     return await book.accept(session, Submit(name, REQUEST), 0, work)
 
 
@@ -88,7 +89,7 @@ async def test_a_job_that_ran_when_the_daemon_died_is_to_be_done_again(tmp_path:
         book.tell(job, Progress("a", "denoising", 0.5))
     async with opened(tmp_path) as (book, [again]):
         assert (again.id, again.attempts, again.submit.request) == ("a", 1, REQUEST)
-        assert [tile.name async for tile in book.tiles_of(again)] == list(again.tiles)
+        assert [tile.name async for tile in book.pixels.of_request(again)] == list(again.tiles)
         assert told(again.session) == [Accepted("a", 0)]
         book.start(again)
         assert told(again.session)[1:] == [Started("a", 2)]
@@ -118,11 +119,11 @@ async def test_a_finished_job_waits_for_its_client_over_a_restart(tmp_path: Path
         session = book.find(name, "anna")
         assert session is not None
         assert told(session) == [Accepted("a", 0), result, Done("a", 1.0)]
-        tile = await book.packed(result.image.tiles[0], "zlib")
+        tile = await book.pixels.packed(result.image.tiles[0], "zlib")
         assert tile is not None
         assert tile.size == 1024
         book.forget(session.jobs["a"])
-        assert book.tiles.pinned_bytes == 0
+        assert book.pixels.held_bytes == 0
     async with opened(tmp_path) as (book, _):
         again = book.find(name, "anna")
         assert again is not None
@@ -153,7 +154,7 @@ async def test_nothing_is_accepted_that_cannot_be_written_down(tmp_path: Path) -
         session = book.new_session("anna", "test")
         with pytest.raises(JournalError):
             await accepted(book, session)
-        assert (session.jobs, told(session), book.tiles.pinned_bytes) == ({}, [], 0)
+        assert (session.jobs, told(session), book.pixels.held_bytes) == ({}, [], 0)
         assert book.usage["anna", today()] == 0
 
 
@@ -169,6 +170,20 @@ async def test_a_journal_that_begins_anew_takes_new_jobs(tmp_path: Path) -> None
         await accepted(book, session, "b")
     async with opened(tmp_path) as (_, [job]):
         assert job.id == "b"
+
+
+async def test_a_job_of_another_version_costs_nobody_else_theirs(tmp_path: Path) -> None:
+    """What cannot be understood is left out and forgotten; the rest goes on."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        for name in "ab":
+            await accepted(book, session, name)
+    with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as journal:
+        journal.execute("UPDATE jobs SET submit = x'c0' WHERE job = 'a'")
+    journal.close()
+    for _ in range(2):
+        async with opened(tmp_path) as (_, waiting):
+            assert [job.id for job in waiting] == ["b"]
 
 
 async def test_what_cannot_be_written_down_is_still_told(tmp_path: Path) -> None:
@@ -200,7 +215,7 @@ async def test_a_tile_that_the_disk_lost_is_noticed_when_its_job_starts(tmp_path
         file.unlink()
     async with opened(tmp_path) as (book, [job]):
         with pytest.raises(MissingTile):
-            _ = [tile async for tile in book.tiles_of(job)]
+            _ = [tile async for tile in book.pixels.of_request(job)]
         await book.end(job, Failed("a", describe("missing_pixels", detail="gone")))
 
 
@@ -215,7 +230,7 @@ async def test_a_result_that_the_disk_lost_is_not_there_to_fetch(tmp_path: Path)
     async with opened(tmp_path) as (book, _):
         [session] = book.sessions.values()
         assert len(told(session)) == 3
-        assert await book.packed(result.image.tiles[0], "raw") is None
+        assert await book.pixels.packed(result.image.tiles[0], "raw") is None
         book.forget(session.jobs["a"])
 
 
@@ -230,16 +245,16 @@ async def test_a_picture_that_was_finished_before_the_worker_died_counts_once(tm
         await book.end(job, Done("a", 1.0))
         assert [type(message).__name__ for message in told(job.session)].count("Result") == 1
         book.forget(job)
-        assert book.tiles.pinned_bytes == 0
+        assert book.pixels.held_bytes == 0
 
 
 async def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
     """Pixels that do not match their name are not kept, whatever their encoding."""
     async with opened(tmp_path) as (book, _):
         with pytest.raises(TileError):
-            await book.store(Tile(b"0" * 16, 3, b"abc"))
+            await book.pixels.store(Tile(b"0" * 16, 3, b"abc"))
         with pytest.raises(TileError):
-            await book.store(Tile(name_of(b"abc"), 3, b"junk", "zlib"))
+            await book.pixels.store(Tile(name_of(b"abc"), 3, b"junk", "zlib"))
 
 
 async def test_a_difference_is_kept_as_the_tile_that_it_means(tmp_path: Path) -> None:
@@ -247,11 +262,11 @@ async def test_a_difference_is_kept_as_the_tile_that_it_means(tmp_path: Path) ->
     async with opened(tmp_path) as (book, _):
         base, changed = bytes(1000), bytes(500) + b"x" + bytes(499)
         tile = Tile(name_of(changed), 1000, encode("xor", changed, base), "xor", name_of(base))
-        await book.store(tile)
-        assert book.tiles.missing([tile.name]) == [tile.name]
-        await book.store(Tile(name_of(base), 1000, base))
-        await book.store(tile)
-        packed = await book.packed(tile.name, "raw")
+        await book.pixels.store(tile)
+        assert book.pixels.missing([tile.name]) == [tile.name]
+        await book.pixels.store(Tile(name_of(base), 1000, base))
+        await book.pixels.store(tile)
+        packed = await book.pixels.packed(tile.name, "raw")
         assert packed is not None
         assert packed.data == changed
 

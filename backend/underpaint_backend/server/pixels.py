@@ -1,0 +1,134 @@
+"""The pixels of jobs: tiles go into the store and come out in threads, and those that jobs need are held there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from underpaint_protocol.encodings import decode, encode
+from underpaint_protocol.exceptions import TileError
+from underpaint_protocol.messages import Image, Result, Tile
+
+from .sessions import Job
+from .tiles import BadTile, TileStore
+
+T = TypeVar("T")
+
+THREADS = 4
+"""Tiles that are hashed, packed, read and written at the same time."""
+
+
+class MissingTile(Exception):
+    """A tile that a job needs is not in the store any more."""
+
+
+class Pixels:
+    """A store of tiles, as the event loop uses it."""
+
+    def __init__(self, store: TileStore) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(THREADS, "tiles")
+
+    async def open(self) -> None:
+        """Find what is there. Raises `OSError` if the folder cannot be used."""
+        await self._in_thread(self._store.open)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of tiles that jobs need."""
+        return self._store.pinned_bytes
+
+    # Tiles
+
+    def missing(self, names: Iterable[bytes]) -> list[bytes]:
+        """Those of `names` that are not here, each once."""
+        return self._store.missing(names)
+
+    def fits(self, image: Image) -> bool:
+        """Whether each tile of `image` that is here is as large as its place in it."""
+        return all(self._store.size_of(name) in (size, None) for name, size in image.tile_sizes)
+
+    async def store(self, tile: Tile) -> None:
+        """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
+        try:
+            await self._in_thread(self._unpack, tile)
+        except BadTile as bad:
+            raise TileError(str(bad)) from None
+
+    async def packed(self, name: bytes, encoding: str) -> Tile | None:
+        """A tile as it is sent; None if it is not here any more."""
+        return await self._in_thread(self._pack, name, encoding)
+
+    # What jobs need
+
+    def hold_request(self, job: Job) -> None:
+        """Keep the tiles of the job's request until they are released. Raises `MissingTile`, and keeps none then."""
+        try:
+            self._store.pin(job.tiles)
+        except KeyError:
+            raise MissingTile from None
+        job.request_pins = job.tiles
+
+    def release_request(self, job: Job) -> None:
+        """No worker needs the tiles of the job's request any more. Twice does no harm."""
+        self._store.unpin(job.request_pins)
+        job.request_pins = ()
+
+    async def of_request(self, job: Job) -> AsyncIterator[Tile]:
+        """The tiles that the job's request names, raw. Raises `MissingTile` if one is gone or damaged."""
+        for name in job.tiles:
+            tile = await self.packed(name, "raw")
+            if tile is None:
+                raise MissingTile
+            yield tile
+
+    async def hold_result(self, job: Job, tile: Tile) -> None:
+        """Keep a tile of a result until the job's are released. Raises `StoreFull`."""
+        while True:
+            await self.store(tile)
+            try:
+                self._store.pin((tile.name,))
+            except KeyError:
+                continue  # It was evicted between the two.
+            job.result_pins.append(tile.name)
+            return
+
+    def hold_again(self, job: Job, result: Result) -> None:
+        """Keep what an earlier daemon stored of a result; whoever fetches what is gone is told so."""
+        for name in dict.fromkeys(result.image.tiles):
+            with suppress(KeyError):
+                self._store.pin((name,))
+                job.result_pins.append(name)
+
+    def release_results(self, job: Job) -> None:
+        """Nobody needs the job's results any more."""
+        for name in job.result_pins:
+            self._store.unpin((name,))
+        job.result_pins.clear()
+
+    # In threads
+
+    def _unpack(self, tile: Tile) -> None:
+        if self._store.size_of(tile.name) is not None:
+            return
+        base = None if tile.base is None else self._store.read(tile.base)
+        if tile.base is not None and base is None:
+            return  # What it is the difference to is gone; the submit that needs it asks for the whole tile.
+        self._store.put(tile.name, decode(tile.encoding, tile.data, tile.size, base))
+
+    def _pack(self, name: bytes, encoding: str) -> Tile | None:
+        data = self._store.read(name)
+        if data is None:
+            return None
+        packed = encode(encoding, data)
+        return Tile(name, len(data), packed, encoding) if len(packed) < len(data) else Tile(name, len(data), data)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
