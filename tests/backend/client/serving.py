@@ -29,7 +29,7 @@ class Served:
     working: bool = True
     refusal: tuple[int, ErrorInfo] | None = None
     sockets: list[ServerConnection] = field(default_factory=list)
-    attempts: int = 0
+    handshakes: int = 0
 
     @property
     def url(self) -> str:
@@ -52,7 +52,7 @@ async def served() -> AsyncIterator[Served]:
     found: list[Served] = []
 
     def examine(connection: ServerConnection, request: Request) -> Response | None:
-        found[0].attempts += 1
+        found[0].handshakes += 1
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return connection.respond(401, "")  # type: ignore[arg-type]
         if found[0].refusal is None:

@@ -200,7 +200,7 @@ async def test_some_ends_are_final(server: Served, code: int, error: str) -> Non
         with pytest.raises(Refused):
             client.submit(REQUEST)
     assert refusal.value.error.code == error
-    assert server.access.attempts == 1
+    assert server.handshakes == 1
 
 
 async def test_a_refusal_that_cannot_heal_ends_it(server: Served) -> None:
@@ -214,7 +214,7 @@ async def test_a_refusal_that_cannot_heal_ends_it(server: Served) -> None:
         with pytest.raises(Refused) as refusal:
             await events_of(events)
     assert refusal.value.error.code == "unauthorized"
-    assert server.access.attempts == 2
+    assert server.handshakes == 2
 
 
 async def test_patience_ends(server: Served) -> None:
@@ -228,7 +228,7 @@ async def test_patience_ends(server: Served) -> None:
         with pytest.raises(Refused) as refusal:
             await events_of(events)
     assert refusal.value.error.code == "disconnected"
-    assert server.access.attempts > 1
+    assert server.handshakes > 1
 
 
 async def test_without_reconnecting_the_first_loss_is_the_last(server: Served) -> None:
@@ -241,7 +241,7 @@ async def test_without_reconnecting_the_first_loss_is_the_last(server: Served) -
         with pytest.raises(Refused) as refusal:
             await events_of(events)
     assert refusal.value.error.code == "disconnected"
-    assert server.access.attempts == 1
+    assert server.handshakes == 1
 
 
 async def test_a_daemon_that_breaks_the_language_is_left(server: Served) -> None:
