@@ -21,9 +21,9 @@ from fuzzing.visits import KINDS, Place
 from fuzzing.watch import Watcher, crashes
 from report import Figure, show
 from underpaint_backend.launch import Launched, launched
-from underpaint_backend.server.guests import Guest, changing
-from underpaint_backend.server.tokens import digest_of, guests_beside, make_token
-from wire.process import children, resident
+from underpaint_backend.server.access.guests import Guest, changing
+from underpaint_backend.server.access.tokens import digest_of, guests_beside, make_token
+from wire.process import children, resident, wait_for_worker
 
 VISITORS = 4
 """Connections at a time."""
@@ -95,15 +95,6 @@ def add_guest(daemon: Launched) -> str:
     with changing(guests_beside(daemon.home / "token")) as guests:
         guests["visitor"] = Guest(digest_of(token))
     return token
-
-
-def wait_for_worker(daemon: Launched) -> None:
-    """Until it says that it is ready: while it imports, it takes the time of whoever is measured."""
-    deadline = time.monotonic() + 120
-    while "ready on" not in daemon.log.read_text("utf-8", "replace"):
-        if time.monotonic() > deadline:
-            raise RuntimeError("the worker does not start")
-        time.sleep(0.1)
 
 
 def row(phase: str, kind: str, value: object) -> dict[str, object]:

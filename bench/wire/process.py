@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+from underpaint_backend.launch import Launched
 
 
 def resident(pid: int) -> float:
@@ -16,3 +19,12 @@ def resident(pid: int) -> float:
 def children(pid: int) -> list[int]:
     """Process ids of those that a process started and that still run."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_worker(daemon: Launched) -> None:
+    """Until it says that it is ready: while it imports, it takes the time of whoever is measured."""
+    deadline = time.monotonic() + 120
+    while "ready on" not in daemon.log.read_text("utf-8", "replace"):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the worker does not start")
+        time.sleep(0.1)

@@ -242,15 +242,14 @@ class TileStore:
 
         Raises `StoreFull`, and then nothing of the file is left.
         """
-        path = self._path(name)
-        part = path.with_name(path.name + PART)
+        path = str(self._path(name))
+        part = path + PART
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.write_bytes(data)
+            _write_whole(part, data)
             os.replace(part, path)
         except OSError as error:
             with contextlib.suppress(OSError):
-                part.unlink()
+                os.unlink(part)
             raise StoreFull(f"a tile of {len(data)} bytes cannot be written: {error}") from error
 
     def _load(self, name: bytes, size: int) -> bytes | None:
@@ -286,6 +285,25 @@ class TileStore:
     def bytes(self) -> int:
         """Bytes on disk, those of writes that are under way included; never more than `max_bytes`."""
         return self._bytes
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    """Make a file, and its folder if that is the first one in it; as few system calls as that takes."""
+    try:
+        descriptor = _create(path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = _create(path)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
 
 
 def _digest(data: bytes) -> bytes:
