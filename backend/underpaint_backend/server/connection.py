@@ -104,6 +104,11 @@ class Connection:
     async def _receive(self) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT) as patience:
             async for data in self._socket:
+                if self._farewell is not None:
+                    # What is late on this line was said again on the newer one. A `submit` among it would begin a job
+                    # anew that the client has acknowledged since.
+                    await self._farewell
+                    return
                 await self._answer(data)
                 await self.outbox.room()
                 if self._session is not None:

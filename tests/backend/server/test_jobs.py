@@ -197,6 +197,22 @@ async def test_a_session_that_is_resumed_elsewhere_moves_there(daemon: Launched)
             assert isinstance(await second.end_of("a"), Cancelled)
 
 
+async def test_what_comes_late_on_the_older_connection_is_not_heard(daemon: Launched) -> None:
+    """A `submit` that a network held back does not begin a job anew that was acknowledged on the newer connection."""
+    older, welcome = await greeted(daemon)
+    assert isinstance(await ask(older, Submit("a", SHORT)), Accepted)
+    older.transport.pause_reading()  # so that it does not hear that it is closed
+    async with Caller(daemon, session=welcome.session) as newer:
+        assert isinstance(await newer.end_of("a"), Done)
+        newer.core.acknowledge("a")
+        await newer.send()
+        await older.send(vocabulary.encode(Submit("a", SHORT)))
+        await asyncio.sleep(0.5)
+        async with Caller(daemon, session=welcome.session) as third:
+            assert third.core.open == ()
+    older.transport.abort()
+
+
 async def test_resuming_what_is_not_ones_own_is_refused(daemon: Launched) -> None:
     """A session that never was is unknown, and the fresh one goes on; after the first job it is too late."""
     socket, welcome = await greeted(daemon)
