@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from underpaint_protocol.encodings import ENCODINGS, decode
+from underpaint_protocol.encodings import ENCODINGS, XOR, decode
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import ProtocolError
 from underpaint_protocol.fields import Record
@@ -101,7 +101,7 @@ class Session:
 class ReferenceServer:
     """Sessions, their jobs, and the tiles that came."""
 
-    def __init__(self, encodings: Sequence[str] = ENCODINGS) -> None:
+    def __init__(self, encodings: Sequence[str] = (*ENCODINGS, XOR)) -> None:
         self.encodings = tuple(encodings)
         self.sessions: dict[str, Session] = {}
         self.tiles: dict[bytes, bytes] = {}
@@ -278,9 +278,7 @@ class Line:
         if isinstance(message, Have):
             self.say(Missing(self._lacking(message.tiles), query=message.query))
         elif isinstance(message, Tile):
-            data = decode(message.encoding, message.data, message.size)
-            assert name_of(data) == message.name
-            self._server.tiles[message.name] = data
+            self._store(message)
         elif isinstance(message, Submit):
             self._submit(session, message)
         elif isinstance(message, Cancel):
@@ -291,6 +289,14 @@ class Line:
             self._acknowledge(session, message.job)
         else:
             raise AssertionError(f"a client may not say {message}")
+
+    def _store(self, tile: Tile) -> None:
+        base = self._server.tiles.get(tile.base or b"")
+        if tile.base is not None and base is None:
+            return  # The submit that needs it asks for the whole tile.
+        data = decode(tile.encoding, tile.data, tile.size, base)
+        assert name_of(data) == tile.name
+        self._server.tiles[tile.name] = data
 
     def _lacking(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
         return tuple(dict.fromkeys(name for name in names if name not in self._server.tiles))

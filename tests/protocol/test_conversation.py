@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -13,6 +14,10 @@ from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import TERMINAL, Acknowledge, Cancelled, Done, Error, Failed, Request, vocabulary
 
 from tests.protocol.reference import Line, ReferenceServer, painted
+
+WIDTH = 64
+CANVAS = hashlib.shake_128(b"canvas").digest(WIDTH * 4)
+"""A row of what is painted on; a stroke changes little of it."""
 
 PATIENCE = 2000
 """Rounds after which a conversation that has not come to rest is stuck."""
@@ -42,13 +47,14 @@ class Conversation(RuleBasedStateMachine):
 
     # The program
 
-    @rule(pixels=st.none() | st.binary(min_size=24, max_size=24), batch=st.integers(1, 2), data=st.data())
-    def submit(self, pixels: bytes | None, batch: int, data: st.DataObject) -> None:
+    @rule(stroke=st.none() | st.binary(min_size=1, max_size=8), batch=st.integers(1, 2), data=st.data())
+    def submit(self, stroke: bytes | None, batch: int, data: st.DataObject) -> None:
         self.count += 1
         job = f"job-{self.count}"
         older = data.draw(st.none() | st.sampled_from(sorted(self.heard))) if self.heard else None
-        image, tiles = image_of(3, 2, 4, pixels, x=254, y=7) if pixels else (None, {})
-        request = Request("m", "inpaint", 3, 2, seed=self.count % 3, batch=batch, image=image)
+        pixels = CANVAS + stroke + CANVAS[len(stroke) :] if stroke else None
+        image, tiles = image_of(WIDTH, 2, 4, pixels, x=240, y=7) if pixels else (None, {})
+        request = Request("m", "inpaint", WIDTH, 2, seed=self.count % 3, batch=batch, image=image)
         self.orders[job] = request, pixels
         self.heard[job] = Heard()
         self.client.submit(job, request, tiles, supersedes=older)
