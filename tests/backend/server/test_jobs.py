@@ -15,6 +15,7 @@ from underpaint_protocol.client import Picture
 from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import (
     Accepted,
+    Acknowledge,
     Cancel,
     Cancelled,
     Done,
@@ -25,6 +26,7 @@ from underpaint_protocol.messages import (
     Preview,
     Progress,
     Resume,
+    Resumed,
     Started,
     Status,
     Submit,
@@ -199,18 +201,18 @@ async def test_a_session_that_is_resumed_elsewhere_moves_there(daemon: Launched)
 
 async def test_what_comes_late_on_the_older_connection_is_not_heard(daemon: Launched) -> None:
     """A `submit` that a network held back does not begin a job anew that was acknowledged on the newer connection."""
-    older, welcome = await greeted(daemon)
+    (older, welcome), (newer, _) = await greeted(daemon), await greeted(daemon)
     assert isinstance(await ask(older, Submit("a", SHORT)), Accepted)
     older.transport.pause_reading()  # so that it does not hear that it is closed
-    async with Caller(daemon, session=welcome.session) as newer:
-        assert isinstance(await newer.end_of("a"), Done)
-        newer.core.acknowledge("a")
-        await newer.send()
-        await older.send(vocabulary.encode(Submit("a", SHORT)))
-        await asyncio.sleep(0.5)
-        async with Caller(daemon, session=welcome.session) as third:
-            assert third.core.open == ()
+    assert await ask(newer, Resume(welcome.session, 0)) == Resumed(welcome.session, ("a",))
+    while not isinstance(vocabulary.decode(await newer.recv(decode=False)), Done):
+        pass
+    await newer.send(vocabulary.encode(Acknowledge("a")))
+    await older.send(vocabulary.encode(Submit("a", SHORT)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(newer.recv(), 0.5)
     older.transport.abort()
+    await newer.close()
 
 
 async def test_resuming_what_is_not_ones_own_is_refused(daemon: Launched) -> None:
