@@ -39,6 +39,11 @@ class Address:
     token: str = field(repr=False)
     tls: ssl.SSLContext | None = None
 
+    def context(self) -> ssl.SSLContext | None:
+        """Whom to trust; None where nothing is encrypted."""
+        encrypted = self.url.lower().startswith("wss:")
+        return self.tls or (ssl.create_default_context() if encrypted else None)
+
 
 def is_local(url: str) -> bool:
     """Whether the daemon at `url` runs on this machine, as far as its name says."""
@@ -62,7 +67,7 @@ async def dial(address: Address) -> ClientConnection:
             max_size=MAX_FRAME,
             close_timeout=CLOSING_SECONDS,
             proxy=None,
-            ssl=address.tls,
+            ssl=address.context(),
         )
     except InvalidStatus as refusal:
         raise Refused(refusal_in(refusal.response.body) or describe("unreachable", detail=address.url)) from None
