@@ -136,7 +136,7 @@ class Studio(QtCore.QObject):
         chosen = ask_for_server(self._settings, self._panel)
         if chosen is None:
             return
-        if self._job is not None or self._generate_when_connected:
+        if self._job is not None:
             self.cancel()
         if chosen.server != self._settings.server:
             self._recovery.leave()
@@ -156,7 +156,8 @@ class Studio(QtCore.QObject):
 
     def _adopt(self, chosen: Settings) -> None:
         """Use these settings from now on."""
-        self._settings, self._welcome = chosen, None
+        self._settings, self._generate_when_connected = chosen, False
+        self._show_busy()
         try:
             settings.save(chosen)
         except OSError as error:
@@ -219,8 +220,7 @@ class Studio(QtCore.QObject):
         self._generation.ended.connect(partial(self._on_ended, self._job.id))
         self._network.submit(self._job)
         self._show_busy()
-        if not self._connecting:
-            self._panel.show_state("Sending…")
+        self._panel.show_state("Waiting for the connection…" if self._connecting else "Sending…")
 
     def _collect(self) -> None:
         events, frame = self._mailbox.collect()
