@@ -28,6 +28,12 @@ KRITAS_PYTHON = (
     *("protocol/underpaint_protocol", "plugin_krita/underpaint_krita"),
 )
 """What vermin is told: whatever Krita loads must run on Python 3.8."""
+COVERED = ("sessions.py", "outbox.py", "book.py", "pixels.py", "turns.py", "journal/*")
+"""Of the daemon's server, what must lose nothing."""
+COVERED_BY = (
+    "tests/protocol",
+    *(f"tests/backend/server/test_{name}*.py" for name in ("sess", "out", "book", "turns", "jour")),
+)
 
 
 def main() -> int:
@@ -106,6 +112,19 @@ def test(rest: Sequence[str]) -> int:
     return code_of("-m", "pytest", *rest)
 
 
+def coverage(rest: Sequence[str]) -> int:
+    """Every branch of what must lose nothing: the protocol, sessions and the journal."""
+    server = "backend/underpaint_backend/server"
+    included = ("protocol/underpaint_protocol/*", *(f"{server}/{name}" for name in COVERED))
+    tests = [str(path) for name in COVERED_BY for path in sorted(ROOT.glob(name))]
+    data = {"COVERAGE_FILE": str(ROOT / "build" / "coverage")}
+    (ROOT / "build").mkdir(exist_ok=True)
+    measure = ("-m", "coverage", "run", "--branch", f"--include={','.join(included)}", "-m", "pytest", *rest, *tests)
+    return code_of(*measure, **data) or code_of(
+        "-m", "coverage", "report", "--show-missing", "--fail-under=100", **data
+    )
+
+
 def lint(rest: Sequence[str]) -> int:
     """Style, types and import rules."""
     checks = (
@@ -163,6 +182,7 @@ def serve(rest: Sequence[str]) -> int:
 COMMANDS = {
     "demo": ("paint into a photograph, without Krita", demo),
     "test": ("run all tests; further words go to pytest", test),
+    "coverage": ("show that every branch of protocol, sessions and journal is tested", coverage),
     "lint": ("check style, types and import rules", lint),
     "bench": ("print one measurement, by name", bench),
     "train": ("train a built-in model", train),

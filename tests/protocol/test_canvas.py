@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Optional
 
 import pytest
 from underpaint_protocol.client import ClientSession
 from underpaint_protocol.encodings import decode
+from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
@@ -117,6 +119,13 @@ def test_what_is_asked_for_again_travels_whole() -> None:
     again, _ = talk.said()
     assert isinstance(again, Tile)
     assert (again.name, again.encoding, again.base) == (tile.name, "raw", None)
+
+
+@pytest.mark.parametrize(("encoding", "base"), [("raw", b"1" * 16), ("zlib", b"1" * 16), ("xor", None)])
+def test_a_base_belongs_to_differences_alone(encoding: str, base: Optional[bytes]) -> None:
+    """A tile that names a base it does not need, or needs one and names none, is no message."""
+    with pytest.raises(InvalidField):
+        Tile(b"0" * 16, 3, b"abc", encoding, base)
 
 
 def test_a_tile_that_changed_altogether_travels_by_itself() -> None:

@@ -310,6 +310,27 @@ async def test_results_that_nobody_comes_for_are_forgotten_in_the_end(
         assert book.sessions == {}
 
 
+async def test_what_one_owner_has_waiting_is_told_apart(tmp_path: Path) -> None:
+    """Limits are those of a token: jobs of all its sessions count, ended ones and those of others do not."""
+    async with opened(tmp_path) as (book, _):
+        first, second, other = (book.new_session(name, "test") for name in ("anna", "anna", "bert"))
+        waiting = [await accepted(book, first), await accepted(book, second), await accepted(book, other)]
+        await book.end(waiting[0], Done("a", 1.0))
+        assert book.unended("anna") == [waiting[1]]
+
+
+async def test_a_session_that_was_never_used_is_forgotten_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever left it there: an hour after its connection went, nobody can come back to it."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        session.left_at = time.monotonic()
+        at(monkeypatch, GRACE + 60)
+        book.expire()
+        assert book.sessions == {}
+
+
 def at(monkeypatch: pytest.MonkeyPatch, later: float) -> None:
     """Let the monotonic clock show what it will show `later` seconds from now."""
     moment = time.monotonic() + later

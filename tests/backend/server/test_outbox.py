@@ -143,3 +143,42 @@ async def test_drained_waits_for_the_last_message_to_be_sent() -> None:
     async with asyncio.timeout(1):
         await drained
     sender.cancel()
+
+
+async def test_a_connection_that_is_gone_keeps_nobody_waiting() -> None:
+    """Whoever waits for room or for the last message goes on, and nothing is kept for a client that is gone."""
+    outbox = Outbox()
+    for _ in range(MAX_ANSWERS):
+        outbox.put(ANSWER)
+    waiting = [asyncio.create_task(outbox.room()), asyncio.create_task(outbox.drained())]
+    await asyncio.sleep(0)
+    outbox.close()
+    async with asyncio.timeout(1):
+        await asyncio.gather(*waiting)
+    outbox.put(ANSWER)
+    outbox.send_tiles([b"1" * 16])
+    assert everything(outbox) == []
+
+
+async def test_who_waits_for_a_message_gets_the_one_that_comes() -> None:
+    """The sender sleeps until there is something to send."""
+    outbox = Outbox()
+    sender = asyncio.create_task(outbox.next())
+    await asyncio.sleep(0)
+    outbox.put(ANSWER)
+    async with asyncio.timeout(1):
+        assert await sender == ANSWER
+
+
+async def test_long_answers_count_for_as_much_as_they_name() -> None:
+    """A few answers that name thousands of tiles each are as full as many that name none."""
+    outbox, long = Outbox(), Missing((b"1" * 16,) * 4096, query=1)
+    while True:
+        try:
+            async with asyncio.timeout(0.01):
+                await outbox.room()
+        except TimeoutError:
+            break
+        outbox.put(long)
+    waiting = len(everything(outbox))
+    assert waiting < MAX_ANSWERS
