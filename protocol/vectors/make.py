@@ -50,6 +50,7 @@ SELECTION, SELECTION_TILES = image_of(2, 2, 1, MASK, x=510, y=7)
 (TILE,) = IMAGE.tiles
 SPLIT, SPLIT_TILES = image_of(2, 2, 4, PIXELS, x=255, y=7)
 DEEP, DEEP_TILES = image_of(1, 2, 3, bytes(range(12)), depth=16)
+STROKE = bytes([1] * 4) + bytes(60)
 JOB = "job-1"
 SESSION = "0123456789abcdef" * 2
 MODEL = Model(
@@ -95,6 +96,7 @@ MESSAGES: tuple[Record, ...] = (
     Missing((TILE,), job=JOB),
     Tile(TILE, 16, PIXELS),
     Tile(name_of(bytes(64)), 64, bytes.fromhex("78016360a00c000000400001"), "zlib"),
+    Tile(name_of(STROKE), 64, bytes.fromhex("78016364646464a0000000013a0005"), "xor", name_of(bytes(64))),
     *(Tile(name, len(data), data) for name, data in (*SPLIT_TILES.items(), *DEEP_TILES.items())),
     Submit(JOB, REQUEST),
     Submit(
@@ -137,6 +139,11 @@ REFUSED: tuple[tuple[str, str, str], ...] = (
     (
         "a tile of more bytes than a tile can have",
         "84a474797065a474696c65a46e616d65c410" + "00" * 16 + "a473697a65ce00080001a464617461c40100",
+        "invalid_field",
+    ),
+    (
+        "a difference to nothing",
+        "85a474797065a474696c65a46e616d65c410" + "00" * 16 + "a473697a6501a464617461c40100a8656e636f64696e67a3786f72",
         "invalid_field",
     ),
     (

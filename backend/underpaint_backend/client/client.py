@@ -70,6 +70,7 @@ class Client:
     ) -> str:
         """Submit a job and return its id, to be given to `follow`; `tiles` are those that `request` names.
 
+        The job survives this program only from its `Accepted` on: before, it is on its way, or waits for a connection.
         `supersedes` is an older job of this session that is cancelled once this one is accepted. Raises `Refused` if
         the conversation is over, `OutOfOrder` for an id that was used, and `TileError` for a tile that is not given.
         """
