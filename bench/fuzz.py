@@ -18,7 +18,7 @@ from random import Random
 
 from fuzzing.tally import Tally
 from fuzzing.visits import KINDS, Place
-from fuzzing.watch import Watcher, crashes
+from fuzzing.watch import Watcher, deaths, tracebacks
 from report import Figure, show
 from underpaint_backend.launch import Launched, launched
 from underpaint_backend.server.access.guests import Guest, changing
@@ -50,6 +50,7 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
     place = Place(daemon.url, add_guest(daemon))
     wait_for_worker(daemon)
     worker, tally, began = children(daemon.process.pid), Tally(), time.monotonic()
+    earlier = tracebacks(daemon)
     with Watcher(daemon) as watcher:
         visits = (f"{seed}/{number}" for number in itertools.count())
         asyncio.run(visit_until(place, visits, tally, int(frames * WARM_UP)))
@@ -59,7 +60,7 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
         seconds = time.monotonic() - began
     grown = 100 * (resident(daemon.process.pid) / warm - 1)
     slow = sum(answer > HANG for answer in watcher.seconds)
-    faults = crashes(daemon, worker)
+    faults = {**deaths(daemon, worker), "tracebacks in the log": tracebacks(daemon) - earlier}
     rows = tally.rows()
     rows += [
         row("all", f"in {seconds:.0f} s", tally.frames),

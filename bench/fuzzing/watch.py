@@ -75,11 +75,12 @@ def _bytes(frame: str | bytes) -> bytes:
     return frame if isinstance(frame, bytes) else frame.encode()
 
 
-def crashes(daemon: Launched, worker: list[int]) -> dict[str, int]:
-    """What went wrong inside a daemon whose worker was the process `worker`, by name; 0 is what it should be."""
+def tracebacks(daemon: Launched) -> int:
+    """Exceptions that reached the log."""
+    return daemon.log.read_text("utf-8", "replace").count("Traceback")
+
+
+def deaths(daemon: Launched, worker: list[int]) -> dict[str, int]:
+    """How often the daemon died, and its worker, which was the process `worker`; at most once each."""
     dead = daemon.process.poll() is not None
-    return {
-        "daemon died": int(dead),
-        "worker died": int(not dead and children(daemon.process.pid) != worker),
-        "tracebacks in the log": daemon.log.read_text("utf-8", "replace").count("Traceback"),
-    }
+    return {"daemon died": int(dead), "worker died": int(not dead and children(daemon.process.pid) != worker)}
