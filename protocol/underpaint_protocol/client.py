@@ -16,7 +16,6 @@ between.
 
 from __future__ import annotations
 
-from enum import Enum
 from itertools import islice
 from typing import List, Mapping, Optional, Sequence
 
@@ -39,7 +38,6 @@ from .messages import (
     Failed,
     Fetch,
     Have,
-    Hello,
     Missing,
     Position,
     Preview,
@@ -52,19 +50,11 @@ from .messages import (
     Welcome,
     vocabulary,
 )
+from .opening import Agreed, Opening, Stage
 from .tiles import name_of
 from .uploads import Outgoing
 
 __all__ = ["ClientSession", "Event", "Picture", "preferred_encodings"]
-
-
-class Stage(Enum):
-    """How far a connection is."""
-
-    APART = "there is none, or it is lost"
-    GREETING = "hello is said"
-    RESUMING = "welcome came, and the earlier session is asked for"
-    READY = "the session is agreed on"
 
 
 class ClientSession:
@@ -75,21 +65,27 @@ class ClientSession:
 
         With `session`, the id of an earlier life's, all jobs that were not acknowledged then are told again.
         """
-        self.client = client
-        self.encodings = tuple(encodings)
-        self.session = session
-        self.welcome: Optional[Welcome] = None
         self.last_seq = 0
-        self._stage = Stage.APART
+        self._opening = Opening(client, encodings, session)
         self._jobs = Ledger()
         self._out = Outgoing()
         self._query = 0
         self._objection: Optional[ErrorInfo] = None  # to a tile; the job that needs it shows when it is submitted
 
     @property
+    def session(self) -> Optional[str]:
+        """The id under which the server knows what goes on here; None before the first `welcome`."""
+        return self._opening.session
+
+    @property
+    def welcome(self) -> Optional[Welcome]:
+        """What the server said last of itself; None before the first `welcome`."""
+        return self._opening.welcome
+
+    @property
     def ready(self) -> bool:
         """Whether this connection's session is agreed on, so that `session` and `open` are those of the server."""
-        return self._stage is Stage.READY
+        return self._opening.stage is Stage.READY
 
     @property
     def running(self) -> Sequence[str]:
@@ -107,13 +103,12 @@ class ClientSession:
         """There is a new connection: greet, and go on where the last one ended."""
         self._out.clear()
         self._objection = None
-        self._stage = Stage.GREETING
-        self._out.say(Hello(self.client, self.encodings))
+        self._out.say(self._opening.greet())
 
     def disconnected(self) -> None:
         """The connection is lost; what is asked for from now on waits for the next one."""
         self._out.clear()
-        self._stage = Stage.APART
+        self._opening.stage = Stage.APART
 
     def submit(
         self,
@@ -197,52 +192,37 @@ class ClientSession:
     # Opening a connection
 
     def _open(self, message: Record) -> List[Event]:
-        if isinstance(message, Welcome) and self._stage is Stage.GREETING:
-            return [message, *self._greeted(message)]
-        if isinstance(message, Resumed) and self._stage is Stage.RESUMING and message.session == self.session:
-            return self._resumed(message)
-        if isinstance(message, Error):
-            if message.error.code == "unknown_session" and self._stage is Stage.RESUMING:
-                assert self.welcome is not None
-                return self._begin(self.welcome.session)
-            return [message]
-        if isinstance(message, Status):
-            return [message]
-        raise OutOfOrder(f"{vocabulary.name_of(message)} came while the connection was opened")
+        answer = self._opening.receive(message, self.last_seq)
+        if isinstance(message, Welcome):
+            self._out.agree(self._opening.encodings, message.encodings)
+        events: List[Event] = [message] if answer is None or isinstance(message, Welcome) else []
+        if isinstance(answer, Resume):
+            self._out.say(answer)
+        elif isinstance(answer, Agreed):
+            events.extend(self._go_on(answer))
+        return events
 
-    def _greeted(self, welcome: Welcome) -> List[Event]:
-        self.welcome = welcome
-        self._out.agree(self.encodings, welcome.encodings)
-        if self.session is None:
-            return self._begin(welcome.session)
-        self._stage = Stage.RESUMING
-        self._out.say(Resume(self.session, self.last_seq))
-        return []
-
-    def _begin(self, session: str) -> List[Event]:
-        """A new session: the server knows nothing of what went on before."""
-        self.session, self.last_seq = session, 0
-        return self._go_on(known=())
-
-    def _resumed(self, resumed: Resumed) -> List[Event]:
-        for job in resumed.jobs:
-            if self._jobs.is_over(job):
-                self._out.say(Acknowledge(job))
-            elif job not in self._jobs:
-                self._jobs.add(job, Job())
-        return self._go_on(known=resumed.jobs)
-
-    def _go_on(self, known: Sequence[str]) -> List[Event]:
-        """Say again what the server may not have heard. Jobs that are not `known` to it begin anew."""
-        self._stage = Stage.READY
+    def _go_on(self, agreed: Agreed) -> List[Event]:
+        """Say again what the server may not have heard. Jobs that it does not know begin anew."""
+        if agreed.fresh:
+            self.last_seq = 0
+        for name in agreed.jobs:
+            self._heard_of(name)
         events: List[Event] = []
-        remembered = set(known)
+        known = set(agreed.jobs)
         for name, job in self._jobs.items():
-            if name in remembered:
+            if name in known:
                 self._repeat(name, job)
             elif not job.told:
                 events.extend(self._begin_anew(name, job))
         return events
+
+    def _heard_of(self, name: str) -> None:
+        """The server has a job: one that is over here, one of an earlier life, or one of this."""
+        if self._jobs.is_over(name):
+            self._out.say(Acknowledge(name))
+        elif name not in self._jobs:
+            self._jobs.add(name, Job())
 
     def _repeat(self, name: str, job: Job) -> None:
         job.doubt = False

@@ -58,13 +58,13 @@ class Download:
 
         A picture that came before is left out: a job that starts again makes the same ones.
         """
+        if self._damage is not None:
+            self._held.extend(self._damaged(message, self._damage))
+            return ()
         if isinstance(message, Result):
             if message.index in self._indexes:
                 return ()
             self._indexes.add(message.index)
-        if self._damage is not None:
-            self._held.extend(self._damaged(message, self._damage))
-            return ()
         self._held.append(message)
         wanted = self._wanted(message)
         self._missing.update(dict.fromkeys(wanted))
@@ -95,16 +95,21 @@ class Download:
     def give_up(self, error: ErrorInfo) -> None:
         """The server lost a tile. Pictures that are not out yet never will be, and the job fails with `error`."""
         self._damage = error
+        self._forget_held()
         self._held = deque(rest for message in self._held for rest in self._damaged(message, error))
         self._missing.clear()
         self._first.clear()
 
     def forget(self) -> None:
         """The job begins anew: nothing of what is held back will be completed."""
-        self._indexes.difference_update(held.index for held in self._held if isinstance(held, Result))
+        self._forget_held()
         for gone in (self._held, self._tiles, self._missing, self._first):
             gone.clear()
         self._damage = None
+
+    def _forget_held(self) -> None:
+        """Pictures that are held back may come again."""
+        self._indexes.difference_update(held.index for held in self._held if isinstance(held, Result))
 
     @staticmethod
     def _damaged(message: Record, error: ErrorInfo) -> List[Record]:

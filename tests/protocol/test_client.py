@@ -108,6 +108,7 @@ def test_a_client_greets_first() -> None:
     session.cancel("a")
     assert said(session) == [Hello("test", ("zlib",))]
     assert receive(session, welcome()) == [welcome()]
+    assert session.welcome == welcome()
     assert session.ready
     assert said(session) == [Cancel("a")]
 
@@ -476,6 +477,15 @@ def test_a_picture_that_the_server_lost_fails_its_job(job: str | None) -> None:
     assert receive(session, Error(lost, job)) == [Progress("a", "decoding", 0.5, seq=3)]
     assert receive(session, Result("a", 1, 8, OTHER, seq=4), Done("a", 1.0, seq=5)) == [Failed("a", lost, seq=5)]
     assert receive(session, Error(lost, job)) == []
+
+
+def test_a_lost_picture_is_painted_again_by_a_daemon_that_knows_nothing() -> None:
+    """If the job begins anew before its failure was told, its pictures come like any others."""
+    session = submitted()
+    receive(session, Result("a", 0, 7, IMAGE, seq=2), Error(describe("missing_pixels", detail="it was lost"), "a"))
+    reconnected(session, Error(describe("unknown_session")))
+    again = [Accepted("a", 0, seq=1), Result("a", 0, 7, IMAGE, seq=2), TILE, Done("a", 1.0, seq=3)]
+    assert [type(event) for event in receive(session, *again)] == [Accepted, Picture, Done]
 
 
 def test_a_picture_that_is_lost_after_the_end_fails_its_job_too() -> None:
