@@ -22,6 +22,8 @@ from underpaint_protocol.messages import (
     Error,
     Failed,
     Fetch,
+    Have,
+    Missing,
     Position,
     Preview,
     Progress,
@@ -208,6 +210,7 @@ async def test_what_comes_late_on_the_older_connection_is_not_heard(daemon: Laun
     while not isinstance(vocabulary.decode(await newer.recv(decode=False)), Done):
         pass
     await newer.send(vocabulary.encode(Acknowledge("a")))
+    assert await ask(newer, Have(1, ())) == Missing((), 1)  # so the daemon has read what came before
     await older.send(vocabulary.encode(Submit("a", SHORT)))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(newer.recv(), 0.5)
