@@ -204,14 +204,15 @@ async def test_a_session_that_is_resumed_elsewhere_moves_there(daemon: Launched)
 async def test_what_comes_late_on_the_older_connection_is_not_heard(daemon: Launched) -> None:
     """A `submit` that a network held back does not begin a job anew that was acknowledged on the newer connection."""
     (older, welcome), (newer, _) = await greeted(daemon), await greeted(daemon)
-    assert isinstance(await ask(older, Submit("a", SHORT)), Accepted)
-    older.transport.pause_reading()  # so that it does not hear that it is closed
+    assert isinstance(await ask(older, Submit("a", LONG)), Accepted)
+    older.transport.pause_reading()  # so that it does not hear that it is closed, which the daemon waits a second for
     assert await ask(newer, Resume(welcome.session, 0)) == Resumed(welcome.session, ("a",))
-    while not isinstance(vocabulary.decode(await newer.recv(decode=False)), Done):
+    await newer.send(vocabulary.encode(Cancel("a")))
+    while not isinstance(vocabulary.decode(await newer.recv(decode=False)), Cancelled):
         pass
     await newer.send(vocabulary.encode(Acknowledge("a")))
     assert await ask(newer, Have(1, ())) == Missing((), 1)  # so the daemon has read what came before
-    await older.send(vocabulary.encode(Submit("a", SHORT)))
+    await older.send(vocabulary.encode(Submit("a", LONG)))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(newer.recv(), 0.5)
     older.transport.abort()
