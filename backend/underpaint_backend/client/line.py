@@ -19,9 +19,6 @@ from .dialing import Address, Refused, dial, pauses
 GREETING_SECONDS = 10.0
 """How long a daemon that took the connection may take to agree on a session."""
 
-LASTING_SECONDS = 10.0
-"""After how long a connection counts as good, so that the next loss is followed by short pauses again."""
-
 FATAL = {
     RESUMED_ELSEWHERE: describe("resumed_elsewhere"),
     REVOKED: describe("unauthorized"),
@@ -52,6 +49,7 @@ class Line:
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._pauses = pauses()
+        self._pause = 0.0
         self._deadline = 0.0
 
     def wake(self) -> None:
@@ -93,15 +91,16 @@ class Line:
             raise Refused(fatal or describe("disconnected"))
         if agreed:
             self._deadline = loop.time() + self._patience
-        if loop.time() - began > LASTING_SECONDS:
-            self._pauses = pauses()
+            if loop.time() - began > self._pause:  # It was worth waiting for.
+                self._pauses = pauses()
 
     async def _again(self) -> ClientConnection:
         """Connect again. Raises `Refused` if that did not succeed in time, or never will."""
         try:
             async with asyncio.timeout_at(self._deadline):
                 while True:
-                    await asyncio.sleep(next(self._pauses))
+                    self._pause = next(self._pauses)
+                    await asyncio.sleep(self._pause)
                     try:
                         return await dial(self._address)
                     except Refused as refused:
