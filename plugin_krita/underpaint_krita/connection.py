@@ -149,7 +149,9 @@ class Connection:
     def _cut(self) -> None:
         """End the connection without a word. This also wakes a network thread that waits for it to take a frame."""
         with contextlib.suppress(OSError):
-            self._websocket.socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of the encrypted socket: it lets go of the encryption first, and what the network thread is
+            # sending at this moment would go out in the clear.
+            socket.socket.shutdown(self._websocket.socket, socket.SHUT_RDWR)
 
 
 def _reason(closed: ConnectionClosed) -> ErrorInfo:

@@ -6,6 +6,7 @@ is not wanted, such as a job that was cancelled before Krita died, is stopped an
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Callable, Dict, Optional, Set, Union
 
 from ._vendor.underpaint_protocol import __version__
@@ -83,7 +84,7 @@ class Conversation:
             self._tell(Disconnected(describe("disconnected")))
             return
         request, tiles = on_the_wire(job)
-        self._wanted[job.id] = job
+        self._wanted[job.id] = dataclasses.replace(job, pixels=None)  # The session has them in tiles.
         self._notebook.add(self._server, job)
         self._session.submit(job.id, request, tiles)
         self.line.need()

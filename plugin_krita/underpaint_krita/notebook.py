@@ -60,9 +60,10 @@ class Notebook:
         return dict(self._jobs.get(server, {}))
 
     def begin(self, server: str, session: str) -> None:
-        """There is a new session with `server`; its jobs go on in it."""
-        self._sessions[server] = session
-        self._write()
+        """This is the session with `server`; its jobs go on in it."""
+        if self._sessions.get(server) != session:
+            self._sessions[server] = session
+            self._write()
 
     def add(self, server: str, job: Job) -> None:
         """Remember a job that is about to be submitted."""

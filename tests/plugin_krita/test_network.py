@@ -18,7 +18,7 @@ from underpaint_krita._vendor.underpaint_protocol.errors import describe
 from underpaint_krita.events import Disconnected, Finished, Job, Place
 from websockets.sync.server import ServerConnection
 
-from .wire import JOB, MODEL, PATIENCE, REQUEST, Client, Peer, eventually, free_port, serving
+from .wire import JOB, LARGE_TILES, MODEL, PATIENCE, REQUEST, Client, Peer, eventually, free_port, large_job, serving
 
 wait = Peer.wait
 
@@ -188,14 +188,11 @@ def test_cancel_overtakes_an_upload(client: Client) -> None:
             heard.append(peer.receive(m.Tile, m.Submit, m.Cancel))
         peer.wait()
 
-    side = 4096
-    request = m.Request(model="primer", task="inpaint", width=side, height=side)
-    pixels = b"".join(number.to_bytes(4, "little") for number in range(side)) * side
     with serving(talk) as server:
         client.network.connect(server, "token")
-        client.network.submit(Job("large", request, pixels, bytes(side * side)))
+        client.network.submit(large_job())
         eventually(lambda: heard and isinstance(heard[-1], m.Cancel))
-    assert len(heard) < side * side // 256**2
+    assert len(heard) < LARGE_TILES
     assert not [message for message in heard if isinstance(message, m.Submit)]
 
 

@@ -20,7 +20,7 @@ from underpaint_krita.events import Disconnected, Finished, Job, Place, Reconnec
 from underpaint_krita.notebook import Notebook
 from websockets.sync.server import ServerConnection
 
-from .wire import JOB, PATIENCE, REQUEST, Client, Peer, Proxy, eventually, serving
+from .wire import JOB, PATIENCE, REQUEST, Client, Peer, Proxy, eventually, large_job, serving
 
 SIDE = 512
 NOISE = random.Random(3).randbytes(4 * SIDE * SIDE)
@@ -358,15 +358,11 @@ def test_a_server_that_does_not_read_is_left(client: Client, monkeypatch: pytest
     def deaf(peer: Peer) -> None:
         have = peer.receive(m.Have)
         peer.send(m.Missing(have.tiles, query=have.query))
-        peer.connection.recv_bufsize = 1
         release.wait(PATIENCE)
 
-    side = 4096
-    request = m.Request(model="primer", task="inpaint", width=side, height=side)
-    pixels = random.Random(5).randbytes(4 * side) * side
     with serving(deaf) as server:
         client.network.connect(server, "token")
-        client.network.submit(Job("large", request, pixels, bytes(side * side)))
+        client.network.submit(large_job())
         client.until(Reconnecting)
         client.network.cancel("large")
         client.network.close(PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import random
 import socket
 import struct
 import threading
@@ -30,6 +31,15 @@ JOB = Job("job-1", REQUEST, pixels=b"\x01\x02\x03\x04\x05\x06\x07\x08", mask=b"\
 PATIENCE = 30.0
 
 Talk = Callable[["Peer"], None]
+LARGE = 2048
+LARGE_TILES = (LARGE // 256) ** 2 + 1
+"""Of the picture, no two alike, and one of the mask."""
+
+
+def large_job() -> Job:
+    """A job called "large", of more pixels than fit into the buffers of a connection: 16 MiB."""
+    request = m.Request(model="primer", task="inpaint", width=LARGE, height=LARGE)
+    return Job("large", request, random.Random(5).randbytes(4 * LARGE * LARGE), bytes(LARGE * LARGE))
 
 
 class Peer:
@@ -137,7 +147,7 @@ def serving(*talks: Talk, **options: Any) -> Iterator[str]:
             peer.send(WELCOME)
             talks[min(next(turn), len(talks) - 1)](peer)
 
-    options = {"subprotocols": [m.SUBPROTOCOL], "compression": None, **options}
+    options = {"subprotocols": [m.SUBPROTOCOL], "compression": None, "close_timeout": 1, **options}
     with serve(handle, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
