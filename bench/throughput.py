@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -55,18 +56,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--tiles", type=int, default=TILES, help="of each client, 256 KiB each")
+    parser.add_argument("--folder", type=Path, help="for the daemon's tiles (default: the one for temporary files)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    show(measure(arguments.rounds, arguments.clients, arguments.tiles), arguments.json)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        figure = measure(arguments.rounds, arguments.clients, arguments.tiles, Path(folder))
+    show(figure, arguments.json)
 
 
-def measure(rounds: int, clients: int, tiles: int) -> Figure:
-    """Both sides in turns; which one is first changes from round to round."""
+def measure(rounds: int, clients: int, tiles: int, folder: Path) -> Figure:
+    """Both sides in turns; which one is first changes from round to round.
+
+    What the daemons wrote stays in `folder`: ext4 makes new files several times slower for a minute or more after
+    thousands were deleted, as it looks at each inode that became free.
+    """
     every: list[tuple[Speed, Speed]] = []
     for number in range(rounds):
-        sides = (echo_speed, daemon_speed) if number % 2 else (daemon_speed, echo_speed)
-        speeds = {side: side(clients, tiles, f"round {number}") for side in sides}
-        every.append((speeds[echo_speed], speeds[daemon_speed]))
+        home = folder / f"round-{number}"
+        sides = {"daemon": partial(daemon_speed, home), "echo": echo_speed}
+        speeds = {name: sides[name](clients, tiles, str(home)) for name in sorted(sides, reverse=bool(number % 2))}
+        every.append((speeds["echo"], speeds["daemon"]))
     rows: list[dict[str, object]] = [row(str(number), *speeds) for number, speeds in enumerate(every, start=1)]
     echo, daemon = (median([speeds[side] for speeds in every]) for side in (0, 1))
     rows.append(row("median", echo, daemon))
@@ -91,9 +100,9 @@ def median(speeds: list[Speed]) -> Speed:
     return Speed(statistics.median(one.pixels for one in speeds), statistics.median(one.wire for one in speeds))
 
 
-def daemon_speed(clients: int, tiles: int, seed: str) -> Speed:
+def daemon_speed(home: Path, clients: int, tiles: int, seed: str) -> Speed:
     """A new daemon each time, so that none has to make room for what it gets."""
-    with tempfile.TemporaryDirectory() as folder, launched(Path(folder), "--threads", "1", "--keep-gib", "4") as daemon:
+    with launched(home, "--threads", "1", "--keep-gib", "4") as daemon:
         token = make_token()
         with changing(guests_beside(daemon.home / "token")) as guests:
             guests["uploaders"] = Guest(digest_of(token), Allowance(connections=clients))

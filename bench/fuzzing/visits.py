@@ -127,7 +127,7 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
             if greet:
                 line.say(Hello("fuzz", ("raw", "zlib")))
             for _ in range(batches):
-                frames = [frame(make(random), _opcode(random)) for _ in range(batch)]
+                frames = [frame(make(random), _opcode(random, greet)) for _ in range(batch)]
                 row.frames += len(frames)
                 await _settled(line, frames, row)
         except TimeoutError:
@@ -183,8 +183,9 @@ async def _greeted(line: Line) -> str:
     return welcome.session
 
 
-def _opcode(random: Random) -> int:
-    return TEXT if random.random() < 0.002 else BINARY
+def _opcode(random: Random, greeted: bool) -> int:
+    """Text now and then, which ends most connections; not where that would leave jobs behind that nobody fetches."""
+    return TEXT if not greeted and random.random() < 0.005 else BINARY
 
 
 async def _settled(line: Line, frames: list[bytes], row: Row) -> None:

@@ -81,10 +81,10 @@ def test_upload() -> None:
     assert 0 < figure.value < 100
 
 
-def test_throughput() -> None:
+def test_throughput(tmp_path: Path) -> None:
     """Both sides take the same pixels, and the daemon has them all in the end."""
     from throughput import measure
 
-    figure = measure(1, 3, 4)
+    figure = measure(1, 3, 4, tmp_path)
     assert figure.value > 0
     assert [row["round"] for row in figure.rows] == ["1", "median"]
