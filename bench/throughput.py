@@ -16,7 +16,7 @@ import contextlib
 import multiprocessing
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,9 @@ from wire.uploaders import SIZE, Load, Outcome, run
 CLIENTS = 64
 TILES = 128
 """Of one client: 8 MiB of pixels with 4 bytes each."""
+
+Side = Callable[[int, int, str], "Speed"]
+"""From clients, tiles of each and a seed to a speed."""
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -73,7 +76,7 @@ def measure(rounds: int, clients: int, tiles: int, folder: Path) -> Figure:
     every: list[tuple[Speed, Speed]] = []
     for number in range(rounds):
         home = folder / f"round-{number}"
-        sides = {"daemon": partial(daemon_speed, home), "echo": echo_speed}
+        sides: dict[str, Side] = {"daemon": partial(daemon_speed, home), "echo": echo_speed}
         speeds = {name: sides[name](clients, tiles, str(home)) for name in sorted(sides, reverse=bool(number % 2))}
         every.append((speeds["echo"], speeds["daemon"]))
     rows: list[dict[str, object]] = [row(str(number), *speeds) for number, speeds in enumerate(every, start=1)]
