@@ -25,6 +25,7 @@ from .book import Book, Keep
 from .connection import Connection, House
 from .hosts import Host
 from .journal import Journal
+from .memory import give_back
 from .queue import JobQueue
 from .tiles import TileStore
 
@@ -178,6 +179,7 @@ class Daemon:
         while True:
             await asyncio.sleep(CHORES_INTERVAL)
             self._book.expire()
+            give_back()
             names = self._options.gate.tokens.names()
             for connection in [other for other in self._connections if other.owner not in names]:
                 await connection.close(REVOKED, "the token was taken back")

@@ -1,0 +1,28 @@
+"""Memory that the C library holds although nobody uses it, given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+
+
+def give_back() -> None:
+    """Return free pages to the system; nothing happens where the C library has no `malloc_trim`, which is glibc's.
+
+    Tiles of all sizes are held for a moment each, by several threads. What they leave behind is free but scattered,
+    and without this a daemon that had 37 MiB after 600 jobs has 41 after 5,600, though it holds no more than before.
+    `run.py bench soak` said so.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows, which has no CDLL(None)
+        return None
+    return trim
