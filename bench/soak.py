@@ -27,6 +27,8 @@ from underpaint_backend.launch import Launched, launched
 KEEP_GIB = 1 / 32
 """What the daemon may keep of pixels: more than the jobs hold that are open at once, less than the warm-up sends."""
 JOURNAL_MIB = 16
+LOOKS = 5
+"""How often open files are counted for a sample; the least counts, as a tile that is read is open for a moment."""
 ENDS = 3
 """Samples at each end of the run whose median is compared."""
 
@@ -105,11 +107,16 @@ def look(process: psutil.Process, home: Path, jobs: int, seconds: float) -> Samp
         seconds,
         process.memory_info().rss / 2**20,
         worker.memory_info().rss / 2**20,
-        process.num_fds() - len(process.net_connections("tcp")),
+        min(_files(process) for _ in range(LOOKS)),
         process.num_threads(),
         _bytes(home.glob("journal.sqlite*")) / 2**20,
         _bytes((home / "tiles").rglob("*")) / 2**20,
     )
+
+
+def _files(process: psutil.Process) -> int:
+    time.sleep(0.01)
+    return int(process.num_fds()) - len(process.net_connections("tcp"))
 
 
 def _bytes(paths: Iterator[Path]) -> int:
