@@ -78,7 +78,7 @@ class Line:
         loop = asyncio.get_running_loop()
         self._session.connected()
         self.wake()
-        began = loop.time()
+        began, heard = loop.time(), self._session.last_seq
         try:
             await self._exchange(socket)
         except ProtocolError as error:
@@ -91,7 +91,7 @@ class Line:
             raise Refused(fatal or describe("disconnected"))
         if agreed:
             self._deadline = loop.time() + self._patience
-            if loop.time() - began > self._pause:  # It was worth waiting for.
+            if self._session.last_seq != heard or loop.time() - began > self._pause:  # It was worth waiting for.
                 self._pauses = pauses()
 
     async def _again(self) -> ClientConnection:
