@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
+from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     Accepted,
     Acknowledge,
@@ -130,6 +131,7 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
                 frames = [frame(make(random), _opcode(random, greet)) for _ in range(batch)]
                 row.frames += len(frames)
                 await _settled(line, frames, row)
+            await _settled(line, [], row)  # answers overtake the news of jobs, which have all come after another one
         except TimeoutError:
             row.hang(name)
         except Closed as closed:
@@ -199,29 +201,31 @@ async def _settled(line: Line, frames: list[bytes], row: Row) -> None:
             row.errors[answer.error.code] += 1
         else:
             row.others += 1
-        if isinstance(answer, Accepted):
-            accepted[answer.job] = None
-        elif isinstance(answer, (Done, Failed, Cancelled)):
-            accepted.pop(answer.job, None)
-            line.say(Acknowledge(answer.job))
-        elif isinstance(answer, Missing) and answer.query == LAST:
+        _follow(line, answer, accepted)
+        if isinstance(answer, Missing) and answer.query == LAST:
             break
     await _forgotten(line, accepted)
 
 
-async def _forgotten(line: Line, accepted: dict[str, None]) -> None:
-    """Cancel what became a job after all, and acknowledge its end, so that the daemon can forget it.
+def _follow(line: Line, answer: Record, accepted: dict[str, None]) -> None:
+    """Cancel what became a job after all, and acknowledge what has ended; `accepted` are those that have not."""
+    if isinstance(answer, Accepted):
+        accepted[answer.job] = None
+        line.say(Cancel(answer.job))
+    elif isinstance(answer, (Done, Failed, Cancelled)):
+        accepted.pop(answer.job, None)
+        line.say(Acknowledge(answer.job))
+    elif isinstance(answer, Error) and answer.error.code == "unknown_job" and answer.job in accepted:
+        # The cancel came too late. Its end is told after this answer, or never, if the batch acknowledged it.
+        del accepted[answer.job]
+        line.say(Acknowledge(answer.job))
 
-    The daemon does not know it any more if the batch acknowledged it before its end was told.
-    """
-    line.say(*(Cancel(job) for job in accepted))
+
+async def _forgotten(line: Line, accepted: dict[str, None]) -> None:
+    """See what became a job after all end, so that the daemon can forget it."""
     while accepted:
         answer = await asyncio.wait_for(line.hear(), 10 * PATIENCE)
-        if isinstance(answer, (Done, Failed, Cancelled)):
-            accepted.pop(answer.job, None)
-            line.say(Acknowledge(answer.job))
-        elif isinstance(answer, Error) and answer.error.code == "unknown_job":
-            accepted.pop(answer.job or "", None)
+        _follow(line, answer, accepted)
 
 
 KINDS: tuple[tuple[str, str, float, Visit], ...] = (
