@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from functools import partial
-from typing import Callable, Optional, Union
+from typing import Callable, Optional, Union, cast
 
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe, refusal_in
 from ._vendor.underpaint_protocol.messages import MAX_FRAME, RESUMED_ELSEWHERE, REVOKED, SUBPROTOCOL
 from ._vendor.websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from ._vendor.websockets.sync.client import ClientConnection, connect
 from ._vendor.websockets.typing import Subprotocol
+from .encryption import Encryption
 from .trust import context_for, refusal
 
 OPEN_TIMEOUT = 10.0
@@ -60,9 +62,10 @@ def open_websocket(server: str, token: str, pinned: Optional[str] = None) -> Cli
 
 
 def _connect(server: str, token: str, pinned: Optional[str]) -> ClientConnection:
+    context = context_for(server, pinned)
     return connect(
         server,
-        ssl=context_for(server, pinned),
+        ssl=cast(ssl.SSLContext, Encryption(context)) if context is not None else None,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         additional_headers={"Authorization": f"Bearer {token}"},
         compression=None,
@@ -149,9 +152,7 @@ class Connection:
     def _cut(self) -> None:
         """End the connection without a word. This also wakes a network thread that waits for it to take a frame."""
         with contextlib.suppress(OSError):
-            # Not the method of the encrypted socket: it lets go of the encryption first, and what the network thread is
-            # sending at this moment would go out in the clear.
-            socket.socket.shutdown(self._websocket.socket, socket.SHUT_RDWR)
+            self._websocket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(closed: ConnectionClosed) -> ErrorInfo:
