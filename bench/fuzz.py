@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -60,7 +60,8 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
         seconds = time.monotonic() - began
     grown = 100 * (resident(daemon.process.pid) / warm - 1)
     slow = sum(answer > HANG for answer in watcher.seconds)
-    faults = {**deaths(daemon, worker), "tracebacks in the log": tracebacks(daemon) - earlier}
+    raised = tracebacks(daemon) - earlier
+    faults = {**deaths(daemon, worker), f"tracebacks in the log: {_names(raised)}": raised.total()}
     rows = tally.rows()
     rows += [
         row("all", f"in {seconds:.0f} s", tally.frames),
@@ -70,7 +71,7 @@ def measure(daemon: Launched, frames: int, seed: int) -> Figure:
         row("the other client", "connections lost", watcher.lost),
         row("memory", f"resident after the warm-up, {warm:.1f} MiB; grown by % (goal < 5)", round(grown, 2)),
         *(row("crashes", name, count) for name, count in faults.items()),
-        row("hangs", f"connections left waiting: {', '.join(tally.hung[:9]) or 'none'}", tally.hangs),
+        row("hangs", f"connections left waiting: {_names(tally.hung)}", tally.hangs),
     ]
     return Figure("fuzz", sum(faults.values()) + slow + watcher.lost + tally.hangs, "crashes and hangs", "0", rows)
 
@@ -96,6 +97,11 @@ def add_guest(daemon: Launched) -> str:
     with changing(guests_beside(daemon.home / "token")) as guests:
         guests["visitor"] = Guest(digest_of(token))
     return token
+
+
+def _names(many: Iterable[str]) -> str:
+    """Some of them."""
+    return ", ".join(itertools.islice(many, 6)) or "none"
 
 
 def row(phase: str, kind: str, value: object) -> dict[str, object]:

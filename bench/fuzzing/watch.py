@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 from underpaint_backend.launch import Launched
 from underpaint_protocol.fields import Record
@@ -75,9 +76,15 @@ def _bytes(frame: str | bytes) -> bytes:
     return frame if isinstance(frame, bytes) else frame.encode()
 
 
-def tracebacks(daemon: Launched) -> int:
-    """Exceptions that reached the log."""
-    return daemon.log.read_text("utf-8", "replace").count("Traceback")
+def tracebacks(daemon: Launched) -> Counter[str]:
+    """Exceptions that reached the log, by their types: the line after the last one that is indented."""
+    seen: Counter[str] = Counter()
+    inside = False
+    for line in daemon.log.read_text("utf-8", "replace").splitlines():
+        if inside and not line.startswith(" "):
+            seen[line.partition(":")[0]] += 1
+        inside = line.startswith("Traceback") or (inside and line.startswith(" "))
+    return seen
 
 
 def deaths(daemon: Launched, worker: list[int]) -> dict[str, int]:
