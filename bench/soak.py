@@ -29,13 +29,17 @@ KEEP_GIB = 1 / 32
 JOURNAL_MIB = 16
 LOOKS = 5
 """How often open files are counted for a sample; the least counts, as a tile that is read is open for a moment."""
-ENDS = 3
-"""Samples at each end of the run whose median is compared."""
+READINGS = 0.25
+"""Seconds between two readings of memory. A sample has the median of those since the last one, as what is just on its
+way through the daemon makes single ones waver by 2 MiB."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How things stand after some jobs. Sizes are in MiB; `files` are open ones without connections to clients."""
+    """How things stand after `jobs`, and memory since the last sample.
+
+    Sizes are in MiB; `files` are open ones without connections to clients.
+    """
 
     jobs: int
     seconds: float
@@ -84,14 +88,23 @@ async def _sample(daemon: Launched, ends: Counter[str], options: argparse.Namesp
     """Look at regular distances in jobs, from the warm-up on."""
     began, samples = time.monotonic(), list[Sample]()
     process = psutil.Process(daemon.process.pid)
-    for number in range(options.samples):
-        wanted = options.warm_up + number * options.jobs // (options.samples - 1)
-        while True:
-            if ended(ends) >= wanted:
-                break
-            await asyncio.sleep(0.05)
-        samples.append(await asyncio.to_thread(look, process, daemon.home, ended(ends), time.monotonic() - began))
+    await _read(process, ends, options.warm_up)
+    for number in range(1, options.samples + 1):
+        memory = await _read(process, ends, options.warm_up + number * options.jobs // options.samples)
+        seconds = time.monotonic() - began
+        samples.append(await asyncio.to_thread(look, process, daemon.home, ended(ends), seconds, memory))
     return samples
+
+
+async def _read(process: psutil.Process, ends: Counter[str], until: int) -> list[tuple[float, float]]:
+    """Read the memory of daemon and worker, in MiB, again and again until that many jobs have ended; at least once."""
+    readings = []
+    while True:
+        (worker,) = process.children()
+        readings.append((process.memory_info().rss / 2**20, worker.memory_info().rss / 2**20))
+        if ended(ends) >= until:
+            return readings
+        await asyncio.sleep(READINGS)
 
 
 def ended(ends: Counter[str]) -> int:
@@ -99,14 +112,14 @@ def ended(ends: Counter[str]) -> int:
     return ends["done"] + ends["failed"] + ends["cancelled"]
 
 
-def look(process: psutil.Process, home: Path, jobs: int, seconds: float) -> Sample:
-    """One sample of a daemon and its worker."""
-    (worker,) = process.children()
+def look(process: psutil.Process, home: Path, jobs: int, seconds: float, memory: list[tuple[float, float]]) -> Sample:
+    """One sample of a daemon; `memory` is what was read of it and its worker since the last one."""
+    daemon, worker = zip(*memory, strict=True)
     return Sample(
         jobs,
         seconds,
-        process.memory_info().rss / 2**20,
-        worker.memory_info().rss / 2**20,
+        statistics.median(daemon),
+        statistics.median(worker),
         min(_files(process) for _ in range(LOOKS)),
         process.num_threads(),
         _bytes(home.glob("journal.sqlite*")) / 2**20,
@@ -141,8 +154,9 @@ def figure_of(samples: Sequence[Sample], ends: Counter[str]) -> Figure:
 
 
 def _growth(values: Sequence[float]) -> float:
-    """By how many percent the median of the last values is above that of the first."""
-    first, last = (statistics.median(part) for part in (values[:ENDS], values[-ENDS:]))
+    """By how many percent the median of the last quarter of the values is above that of the first."""
+    quarter = max(1, len(values) // 4)
+    first, last = (statistics.median(part) for part in (values[:quarter], values[-quarter:]))
     return 100 * (last - first) / first if first else 0.0
 
 
