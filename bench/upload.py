@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def measure(side: int, strokes: int, seed: int) -> Figure:
     rows += [
         png_row(canvas, level, who) for level, who in ((PNG_LEVEL, "krita-ai-diffusion"), (QT_LEVEL, "Qt's default"))
     ]
-    rows.append(what_differences_would_give(painted_on(canvas, strokes, seed), every[-1].first.sent))
+    rows += what_a_stroke_weighs(painted_on(canvas, strokes, seed), {one.encoding: one.first.sent for one in every})
     return Figure("upload", max(statistics.median(series.percents) for series in every), "%", "<= 1", rows)
 
 
@@ -214,18 +214,34 @@ def put(body: bytes) -> float:
         return time.perf_counter() - began
 
 
-def what_differences_would_give(canvases: Iterable[Canvas], first: int) -> dict[str, object]:
-    """Bytes after a stroke if a changed tile travelled as zlib of the bits that changed since the job before."""
-    sizes = []
-    began = time.perf_counter()
+def what_a_stroke_weighs(canvases: Iterable[Canvas], firsts: Mapping[str, int]) -> list[dict[str, object]]:
+    """Bytes of the pixels alone, if each tile that changed travelled whole, or as what changed since the job before.
+
+    `firsts` are the bytes of the first job with each encoding.
+    """
+    ways: dict[str, tuple[str, Callable[[Canvas, Canvas], bytes]]] = {
+        "whole tiles, raw": ("raw", lambda before, after: after.tobytes()),
+        "whole tiles, zlib": ("zlib", lambda before, after: zlib.compress(after.tobytes(), 1)),
+        "zlib of xor with the tile before": (
+            "zlib",
+            lambda before, after: zlib.compress(np.bitwise_xor(before, after).tobytes(), 1),
+        ),
+    }
+    sizes: dict[str, list[int]] = {name: [] for name in ways}
     for before, after in itertools.pairwise(canvases):
-        changed = [
-            zlib.compress(np.bitwise_xor(before[place], after[place]).tobytes(), 1)
-            for place in changed_places(before, after)
-        ]
-        sizes.append(sum(map(len, changed)))
-    middle, seconds = statistics.median(sizes), (time.perf_counter() - began) / max(1, len(sizes))
-    return row("not built: zlib of xor with the tile before, pixels alone", middle, 100 * middle / first, seconds)
+        places = changed_places(before, after)
+        for name, (_, pack) in ways.items():
+            sizes[name].append(sum(len(pack(before[place], after[place])) for place in places))
+    return [
+        weight_row(f"pixels of a stroke, {kind}: {name}", choose(sizes[name]), firsts[encoding])
+        for name, (encoding, _) in ways.items()
+        for kind, choose in (("median", statistics.median), ("worst", max))
+    ]
+
+
+def weight_row(what: str, size: float, first: int) -> dict[str, object]:
+    """A row without a time."""
+    return {"what": what, "MiB both ways": size / 2**20, "% of the first": 100 * size / first, "s": ""}
 
 
 def changed_places(before: Canvas, after: Canvas) -> list[tuple[slice, slice]]:
