@@ -100,9 +100,9 @@ async def _read(process: psutil.Process, ends: Counter[str], until: int) -> list
     """Read the memory of daemon and worker, in MiB, again and again until that many jobs have ended; at least once."""
     readings = []
     while True:
-        (worker,) = process.children()
-        readings.append((process.memory_info().rss / 2**20, worker.memory_info().rss / 2**20))
-        if ended(ends) >= until:
+        for worker in process.children():  # at first there is none yet
+            readings.append((process.memory_info().rss / 2**20, worker.memory_info().rss / 2**20))
+        if readings and ended(ends) >= until:
             return readings
         await asyncio.sleep(READINGS)
 
