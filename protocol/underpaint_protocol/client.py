@@ -225,7 +225,7 @@ class ClientSession:
             self._jobs.add(name, Job())
 
     def _repeat(self, name: str, job: Job) -> None:
-        job.doubt = False
+        job.doubt, job.settled = False, job.told
         if job.cancelled and not job.state.ended:
             self._say_cancel(name, job)
         self._fetch(name, job.download.missing)
@@ -341,6 +341,8 @@ class ClientSession:
         job = self._jobs.get(name)
         if job is None:
             raise OutOfOrder("the server speaks of a job that is not running")
+        if job.settled:
+            return []  # The daemon was killed before it had written the end down, and does the job again.
         job.state.apply(message)
         if isinstance(message, Accepted):
             self._objection = None

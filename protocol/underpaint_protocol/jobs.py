@@ -20,7 +20,8 @@ class JobState:
         """Move on by one message of the server.
 
         Raises `OutOfOrder` if the message may not come now: anything after the end, anything before `accepted`, an
-        attempt that was made before, or a fraction that falls within one.
+        attempt that lies before the last one, or a fraction that falls within one. The same attempt may begin twice:
+        a daemon that was killed as it began does not count it.
         """
         if self.ended:
             raise OutOfOrder("a message came after the end of its job")
@@ -38,7 +39,7 @@ class JobState:
         self.ended = isinstance(message, TERMINAL)
 
     def _start(self, attempt: int) -> None:
-        if attempt <= self.attempt:
+        if attempt < self.attempt:
             raise OutOfOrder(f"attempt {attempt} came after attempt {self.attempt}")
         self.attempt, self.fraction = attempt, 0.0
 

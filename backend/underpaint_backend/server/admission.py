@@ -17,7 +17,11 @@ def refuse(request: Request, models: Mapping[str, Model], limits: Limits) -> Err
     model = models.get(request.model)
     if model is None:
         return describe("unknown_model", detail=request.model)
-    return _reason_in_limits(request, limits) or reason_to_refuse(request, model)
+    return (
+        _reason_in_limits(request, limits)
+        or _reason_in_work(request, model, limits)
+        or reason_to_refuse(request, model)
+    )
 
 
 def refuse_now(request: Request, jobs: Iterable[Job], work: int, used: int, limits: Limits) -> ErrorInfo | None:
@@ -29,7 +33,7 @@ def refuse_now(request: Request, jobs: Iterable[Job], work: int, used: int, limi
     if len(waiting) >= limits.max_jobs:
         return describe("too_many_jobs", detail=len(waiting))
     held = sum(image.size for job in waiting for image in job.submit.request.images)
-    if held + sum(image.size for image in request.images) > limits.max_tile_bytes:
+    if held + _bytes_of(request) > limits.max_tile_bytes:
         return describe("too_many_jobs", detail=f"{held >> 20} MiB of pixels")
     if limits.work_per_day is not None and used + work > limits.work_per_day:
         detail = f"{used} of {limits.work_per_day} megapixel steps, and this picture takes {work}"
@@ -49,4 +53,19 @@ def _reason_in_limits(request: Request, limits: Limits) -> ErrorInfo | None:
     if request.width * request.height * request.batch > limits.max_pixels:
         detail = f"{request.batch} × {request.width} × {request.height} px, and {limits.max_pixels} px are allowed"
         return describe("too_many_pixels", detail=detail)
+    if _bytes_of(request) > limits.max_tile_bytes:
+        detail = f"{_bytes_of(request) >> 10} KiB of pixels, and {limits.max_tile_bytes >> 10} KiB are allowed"
+        return describe("too_many_pixels", detail=detail)
     return None
+
+
+def _reason_in_work(request: Request, model: Model, limits: Limits) -> ErrorInfo | None:
+    work = work_of(request, model)
+    if limits.work_per_day is None or work <= limits.work_per_day:
+        return None
+    detail = f"{work} megapixel steps, and {limits.work_per_day} are allowed in a day"
+    return describe("too_many_pixels", detail=detail)
+
+
+def _bytes_of(request: Request) -> int:
+    return sum(image.size for image in request.images)

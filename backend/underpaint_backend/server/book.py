@@ -11,14 +11,14 @@ import secrets
 import time
 from asyncio import Future
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 
-from underpaint_protocol.exceptions import ProtocolError
+from underpaint_protocol.exceptions import OutOfOrder, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     Accepted,
@@ -47,6 +47,14 @@ NUMBERS = 2 * SPARE
 """Sequence numbers that are reserved at once."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Late:
+    """Something of a job that is to be written down."""
+
+    job: Job
+    write: Callable[[], Future[None]]
+
+
 @dataclass(frozen=True)
 class Keep:
     """How long results wait for their clients, in seconds."""
@@ -64,6 +72,7 @@ class Book:
         """Work by owner and day, in megapixel steps."""
         self._journal = journal
         self._keep = keep
+        self._late: list[_Late] = []
 
     # The whole book
 
@@ -82,10 +91,16 @@ class Book:
             self._restore_job(job_row)
         for name, rows in groupby(contents.events, key=attrgetter("session")):
             self._restore_log(self.sessions[name], rows)
-        return [job for row in contents.jobs if (job := self._ready_again(row)) is not None]
+        waiting = [job for row in contents.jobs if (job := self._ready_again(row)) is not None]
+        for job in waiting:
+            older = job.session.jobs.get(job.submit.supersedes or "")
+            if older is not None:
+                older.cancelled = True
+        return waiting
 
     async def close(self) -> None:
         """Write down what is on its way, and let go of all files."""
+        await self.catch_up()
         await self._journal.close()
         self.pixels.close()
 
@@ -102,6 +117,22 @@ class Book:
                 if session.stored:
                     self._journal.forget_session(session.id)
         self._journal.forget_usage_before(today())
+
+    async def catch_up(self) -> None:
+        """Write down what could not be written down when it was told, in order; to be called now and then."""
+        while self._late:
+            late = self._late[0]
+            try:
+                await late.write()
+            except Contradiction as error:
+                log.error("the job %s could not be written down: %s", late.job.id, error)
+            except JournalError:
+                break
+            if self._late and self._late[0] is late:
+                self._late.pop(0)
+        for session in self.sessions.values():
+            if session.is_held_up:
+                self._reserve_numbers(session)
 
     # Sessions
 
@@ -137,20 +168,28 @@ class Book:
         job = Job(session, submit, work, today())
         self.pixels.hold_request(job)
         session.jobs[job.id] = job
+        self.usage[session.owner, job.day] += work
         try:
             await self._write_down(job, position)
-        except JournalError:
+        except BaseException:
+            self.usage[session.owner, job.day] -= work
             self.pixels.release_request(job)
             raise
-        self.usage[session.owner, job.day] += work
         job.position = position
         return job
 
-    def start(self, job: Job) -> None:
+    async def start(self, job: Job) -> None:
         """The job is given to a worker."""
         job.attempts += 1
+        self._reserve_numbers(job.session)
+        entry = job.session.tell(job, Started(job.id, job.attempts), safe=False)
+        attempts = job.attempts
+        await self._safely(_Late(job, lambda: self._journal.start(job.session.id, job.id, attempts)), entry)
+
+    def unstart(self, job: Job) -> None:
+        """The job was taken from its worker through no fault of its own."""
+        job.attempts -= 1
         self._journal.start(job.session.id, job.id, job.attempts)
-        self.tell(job, Started(job.id, job.attempts))
 
     def tell(self, job: Job, message: Record) -> None:
         """Tell the client how far its job is."""
@@ -162,22 +201,27 @@ class Book:
         if any(known.index == result.index for known in job.results):
             return  # It was finished before the worker died, and is the same picture.
         job.results.append(result)
+        self._reserve_numbers(job.session)
         entry = job.session.tell(job, result, safe=False)
-        await self._safely(job, self._journal.append(_row(job.session, entry)), entry)
+        row = _row(job.session, entry)
+        await self._safely(_Late(job, lambda: self._journal.append(row)), entry)
 
     async def end(self, job: Job, message: Done | Failed | Cancelled) -> None:
         """The job ended."""
+        self._reserve_numbers(job.session)
+        done = job.state.fraction if job.attempts else 0.0
         entry = job.session.tell(job, message, safe=False)
         job.ended_at = time.monotonic()
         self.pixels.release_request(job)
-        if not isinstance(message, Done) and job.work:
-            self.usage[job.session.owner, job.day] -= job.work
-            self._journal.refund(job.session.owner, job.day, job.work)
-        await self._safely(job, self._journal.end(_row(job.session, entry), time.time()), entry)
+        if not isinstance(message, Done):
+            self._refund(job, job.work if isinstance(message, Failed) else round(job.work * (1 - done)))
+        row, now = _row(job.session, entry), time.time()
+        await self._safely(_Late(job, lambda: self._journal.end(row, now)), entry)
 
     def forget(self, job: Job) -> None:
         """The client has everything, or nobody came for it."""
         job.session.forget(job)
+        self._late = [late for late in self._late if late.job is not job]
         self.pixels.release_results(job)
         self._journal.forget(job.session.id, job.id)
 
@@ -198,6 +242,7 @@ class Book:
     async def _write_down(self, job: Job, position: int) -> None:
         session = job.session
         self._reserve_numbers(session)
+        reserved = session.reserved
         if not session.stored:
             self._open_session(session)
         entry = session.tell(job, Accepted(job.id, position), safe=False)
@@ -209,42 +254,87 @@ class Book:
             except NotInJournal:  # It began anew, and has to be told of the session once more.
                 self._open_session(session)
                 await self._journal.accept(row_of_job, _row(session, entry), charge)
-        except JournalError:
+        except Contradiction as error:
+            session.take_back(job, entry)
+            log.error("the job %s contradicts the journal: %s", job.id, error)
+            raise JournalError("journal_unavailable", "it contradicts itself") from error
+        except BaseException:
             session.take_back(job, entry)
             raise
+        session.now_reserved(reserved)
         session.now_safe(entry)
 
-    def _open_session(self, session: Session) -> None:
-        self._journal.open_session(SessionRow(session.id, session.owner, session.client, session.reserved, time.time()))
+    def _open_session(self, session: Session) -> Future[None]:
         session.stored = True
+        row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
+        return self._journal.open_session(row)
 
-    async def _safely(self, job: Job, written: Future[None], entry: Entry) -> None:
-        """Tell what was written down; if it cannot be, it is still told to whoever listens."""
-        try:
-            await written
-        except (JournalError, Contradiction) as error:
-            log.error("the job %s could not be written down: %s", job.id, error)
-        job.session.now_safe(entry)
+    async def _safely(self, late: _Late, entry: Entry) -> None:
+        """Write something down and tell it then; if that fails it is told to whoever listens, and written later."""
+        if any(other.job is late.job for other in self._late):
+            self._late.append(late)
+        else:
+            try:
+                await late.write()
+            except (Contradiction, NotInJournal) as error:
+                log.error("the job %s could not be written down: %s", late.job.id, error)
+            except JournalError as error:
+                log.error("the job %s will be written down later: %s", late.job.id, error)
+                self._late.append(late)
+        late.job.session.now_safe(entry)
+
+    def _refund(self, job: Job, work: int) -> None:
+        if work:
+            self.usage[job.session.owner, job.day] -= work
+            self._journal.refund(job.session.owner, job.day, work)
 
     def _reserve_numbers(self, session: Session) -> None:
         if session.needs_numbers:
             session.reserved += NUMBERS
             if session.stored:
-                self._journal.reserve(session.id, session.reserved)
+                written = self._journal.reserve(session.id, session.reserved)
+                written.add_done_callback(partial(self._after_reserving, session, session.reserved))
+
+    def _after_reserving(self, session: Session, below: int, written: Future[None]) -> None:
+        error = None if written.cancelled() else written.exception()
+        if error is None:
+            session.now_reserved(below)
+        elif isinstance(error, NotInJournal):  # It began anew.
+            self._open_session(session).add_done_callback(partial(self._after_opening, session, below))
+        else:
+            session.not_reserved()
+
+    @staticmethod
+    def _after_opening(session: Session, below: int, written: Future[None]) -> None:
+        if written.cancelled() or written.exception() is not None:
+            session.not_reserved()
+        else:
+            session.now_reserved(below)
 
     def _forget_oldest(self) -> bool:
-        """Make room: the job that ended first goes. False if there is none."""
-        oldest = min(self._ended(), key=lambda job: job.ended_at or 0.0, default=None)
-        if oldest is None:
+        """Make room: of whoever's results take most, those go that ended first. False if there are none.
+
+        Those of a client that is there go last: it may be fetching them.
+        """
+        ended = [job for job in self._ended() if job.result_pins]
+        held = Counter[str]()
+        for job in ended:
+            held[job.session.owner] += len(job.result_pins)
+        if not held:
             return False
-        log.warning("there is no room; the job %s, which nobody came for, is forgotten", oldest.id)
+        (owner, _), *_ = held.most_common(1)
+        candidates = (job for job in ended if job.session.owner == owner)
+        oldest = min(candidates, key=lambda job: (job.session.outbox is not None, job.ended_at or 0.0))
+        log.warning(
+            "there is no room; the job %s of %r, which nobody came for, is forgotten", oldest.id, oldest.session
+        )
         self.forget(oldest)
         return True
 
     def _ended(self) -> Iterator[Job]:
-        """Ended jobs that nobody is listening to."""
+        """Jobs that have ended and wait to be acknowledged."""
         for session in self.sessions.values():
-            yield from (job for job in session.jobs.values() if job.state.ended and session.outbox is None)
+            yield from (job for job in session.jobs.values() if job.state.ended)
 
     # From the journal
 
@@ -265,10 +355,14 @@ class Book:
             message, job = _decoded(row.message), session.jobs.get(row.job)
             if message is None or job is None:
                 continue
+            try:
+                job.state.apply(message)
+            except OutOfOrder:
+                log.error("what was written down of the job %s makes no sense: %s", row.job, type(message).__name__)
+                continue
             if isinstance(message, Result):
                 job.results.append(message)
                 self.pixels.hold_again(job, message)
-            job.state.apply(message)
             entries.append(Entry(row.seq, row.job, message))
         session.restore(entries)
 
@@ -277,9 +371,14 @@ class Book:
         job = self.sessions[row.session].jobs.get(row.job)
         if job is None or job.state.ended:
             return None
-        job.state.attempt = row.attempts
-        with suppress(MissingTile):  # it fails when it is started, and says why
+        try:
             self.pixels.hold_request(job)
+        except MissingTile:
+            log.error("pixels of the job %s are lost; its client is asked for it anew", row.job)
+            self.forget(job)
+            return None
+        job.state.accepted = True
+        job.state.attempt = row.attempts
         return job
 
 

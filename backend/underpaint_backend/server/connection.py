@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from functools import singledispatchmethod
@@ -13,8 +14,10 @@ from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
+    MAX_JOBS,
     MAX_TILES,
     RESUMED_ELSEWHERE,
+    TOO_SLOW,
     Acknowledge,
     Cancel,
     Error,
@@ -33,6 +36,7 @@ from underpaint_protocol.messages import (
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from .access.owners import Owner
 from .admission import refuse, refuse_now, work_of
 from .book import Book, today
 from .hosts import Host
@@ -46,6 +50,8 @@ from .tiles import StoreFull
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT = 10.0
+LAST_WORDS = 1.0
+"""Seconds for which a client that does not read may still read why it is cut off."""
 SERVER = f"underpaint {__version__}"
 
 
@@ -62,9 +68,11 @@ class House:
 class Connection:
     """A client that came through the gate."""
 
-    def __init__(self, socket: ServerConnection, owner: str, limits: Limits, house: House) -> None:
+    def __init__(self, socket: ServerConnection, owner: Owner, limits: Limits, house: House) -> None:
         self.outbox = Outbox(self._taken_over)
-        self.owner = owner
+        self.owner = owner.name
+        self.digest = owner.digest
+        """Of the token that opened it."""
         self._socket = socket
         self._limits = limits
         self._house = house
@@ -72,6 +80,8 @@ class Connection:
         self._encoding = "raw"
         self._session: Session | None = None
         self._farewell: asyncio.Task[None] | None = None
+        self._unused = 0
+        """Bytes of tiles that came since the last job was accepted."""
 
     async def serve(self) -> None:
         """Talk to the client until it goes away. Its jobs go on without it."""
@@ -171,20 +181,25 @@ class Connection:
 
     @answer.register
     async def _store(self, tile: Tile) -> None:
+        self._unused += tile.size
+        if self._unused > 2 * self._limits.max_tile_bytes:  # Some may have to be sent again.
+            return self._refuse(None, "storage_full")
         try:
             await self._book.pixels.store(tile)
         except StoreFull:
             self._refuse(None, "storage_full")
+        return None
 
     @answer.register
     async def _submit(self, submit: Submit) -> None:
         known = self.session.jobs.get(submit.job)
         if known is not None:
             if known.submit.request != submit.request:
-                self._refuse(submit.job, "duplicate_job")
-            return
-        if self._may_be_done(submit) and self._has_its_tiles(submit):
+                return self._refuse(submit.job, "duplicate_job")
+            return await self._supersede(submit)
+        if self._may_be_done(submit) and await self._has_its_tiles(submit):
             await self._accept(submit)
+        return None
 
     @answer.register
     async def _cancel(self, cancel: Cancel) -> None:
@@ -200,7 +215,7 @@ class Connection:
         if job is None or not job.result_tiles.issuperset(fetch.tiles):
             self._refuse(fetch.job, "unknown_job")
         else:
-            self.outbox.send_tiles(fetch.tiles)
+            self.outbox.send_tiles(job.id, fetch.tiles)
 
     @answer.register
     async def _acknowledge(self, acknowledge: Acknowledge) -> None:
@@ -220,18 +235,22 @@ class Connection:
             work = work_of(submit.request, models[submit.request.model])
             used = self._book.usage[self.owner, today()]
             reason = refuse_now(submit.request, self._book.unended(self.owner), work, used, self._limits)
+        if reason is None and len(self.session.jobs) >= MAX_JOBS:
+            reason = describe("too_many_jobs", detail=len(self.session.jobs))
+        if reason is None and not self._book.pixels.has_room_for(submit.request.images):
+            reason = describe("storage_full")
         if reason is not None:
             self.outbox.put(Error(reason, submit.job))
         return reason is None
 
-    def _has_its_tiles(self, submit: Submit) -> bool:
+    async def _has_its_tiles(self, submit: Submit) -> bool:
         """Whether all tiles are here; if not, they are asked for."""
         images, pixels = submit.request.images, self._book.pixels
         missing = pixels.missing(name for image in images for name in image.tiles)
         if missing:
             self.outbox.put(Missing(tuple(missing[:MAX_TILES]), job=submit.job))
             return False
-        if not all(pixels.fits(image) for image in images):
+        if not await pixels.fit(images):
             self._refuse(submit.job, "bad_tile", detail="a tile has another size than its place in the picture")
             return False
         return True
@@ -242,14 +261,20 @@ class Connection:
         try:
             job = await self._book.accept(self.session, submit, place, work_of(submit.request, model))
         except MissingTile:
-            self._has_its_tiles(submit)  # It went between the two; it is asked for again.
+            await self._has_its_tiles(submit)  # It went between the two; it is asked for again.
             return
         except JournalError as error:
-            self._refuse(submit.job, error.code, detail=error.detail)
+            # Another connection may have resumed the session meanwhile, and been told of the job.
+            listener = self.session.outbox or self.outbox
+            listener.put(Error(describe(error.code, detail=error.detail), submit.job))
             return
+        self._unused = 0
         if self._house.log_prompts:
             log.info("the job %s: %r", job.id, submit.request.prompt)
         await self._house.queue.add(job)
+        await self._supersede(submit)
+
+    async def _supersede(self, submit: Submit) -> None:
         older = self.session.jobs.get(submit.supersedes or "")
         if older is not None and not older.state.ended:
             await self._house.queue.cancel(older)
@@ -264,6 +289,8 @@ class Connection:
             pass
         except TimeoutError:
             log.warning("%r does not read; it is cut off, and what it missed waits for it", self._session)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.close(TOO_SLOW, "nothing was read for too long"), LAST_WORDS)
             self._socket.transport.abort()
         except Exception:
             log.exception("nothing more can be sent to a client")
@@ -278,5 +305,6 @@ class Connection:
     async def _frame(self, message: Record | TileWanted) -> bytes:
         if isinstance(message, TileWanted):
             tile = await self._book.pixels.packed(message.name, self._encoding)
-            message = tile or Error(describe("missing_pixels", detail="it was lost on the daemon's disk"))
+            lost = describe("missing_pixels", detail="it was lost on the daemon's disk")
+            return vocabulary.encode(tile or Error(lost, message.job))
         return vocabulary.encode(message)

@@ -9,6 +9,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -137,7 +138,7 @@ class Daemon:
 
     async def _serve(self, socket: ServerConnection) -> None:
         owner = owner_of(socket)
-        connection = Connection(socket, owner.name, self._limits(owner), self._house)
+        connection = Connection(socket, owner, self._limits(owner), self._house)
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -178,11 +179,22 @@ class Daemon:
     async def _do_chores(self) -> None:
         while True:
             await asyncio.sleep(CHORES_INTERVAL)
-            self._book.expire()
-            give_back()
-            names = self._options.gate.tokens.names()
-            for connection in [other for other in self._connections if other.owner not in names]:
-                await connection.close(REVOKED, "the token was taken back")
+            for chore in (self._keep_books, self._see_revoked_tokens_off, partial(asyncio.to_thread, give_back)):
+                try:
+                    await chore()
+                except Exception:  # one that fails must not keep the others from being done
+                    log.exception("a chore failed")
+
+    async def _keep_books(self) -> None:
+        await self._book.catch_up()
+        self._book.expire()
+
+    async def _see_revoked_tokens_off(self) -> None:
+        """Nobody stays whose token was taken back, also if its name was given again. Jobs go on: a file that somebody
+        damaged, and mends, must not cost anybody a picture."""
+        digests = self._options.gate.tokens.digests()
+        for connection in [other for other in self._connections if other.digest not in digests]:
+            await connection.close(REVOKED, "the token was taken back")
 
     def _tell(self, worker: Worker) -> None:
         for connection in self._connections:

@@ -27,9 +27,10 @@ MAX_TILES = 16_384
 
 @dataclass(frozen=True)
 class TileWanted:
-    """A tile that is to be read and sent."""
+    """A tile of a job's results that is to be read and sent."""
 
     name: bytes
+    job: str
 
 
 class Outbox:
@@ -41,7 +42,7 @@ class Outbox:
         self._answers: deque[Record] = deque()
         self._names = 0
         self._slots: dict[tuple[str, str, int], Record] = {}
-        self._tiles: deque[bytes] = deque()
+        self._tiles: deque[TileWanted] = deque()
         self._session: Session | None = None
         self._told = 0
         self._filled = asyncio.Event()
@@ -89,9 +90,9 @@ class Outbox:
         """The job ended: no preview of it is sent any more."""
         self._slots = {key: slot for key, slot in self._slots.items() if key[0] != job}
 
-    def send_tiles(self, names: Iterable[bytes]) -> None:
-        """Queue tiles."""
-        self._tiles.extend(names)
+    def send_tiles(self, job: str, names: Iterable[bytes]) -> None:
+        """Queue tiles of the job's results."""
+        self._tiles.extend(TileWanted(name, job) for name in names)
         self.wake()
 
     def wake(self) -> None:
@@ -132,7 +133,7 @@ class Outbox:
             return entry.message
         if self._slots:
             return self._slots.pop(next(iter(self._slots)))
-        return TileWanted(self._tiles.popleft()) if self._tiles else None
+        return self._tiles.popleft() if self._tiles else None
 
     async def drained(self) -> None:
         """Wait until everything was taken and whoever took it asked for more."""

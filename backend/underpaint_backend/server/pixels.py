@@ -51,9 +51,13 @@ class Pixels:
         """Those of `names` that are not here, each once."""
         return self._store.missing(names)
 
-    def fits(self, image: Image) -> bool:
-        """Whether each tile of `image` that is here is as large as its place in it."""
-        return all(self._store.size_of(name) in (size, None) for name, size in image.tile_sizes)
+    async def fit(self, images: Iterable[Image]) -> bool:
+        """Whether each tile that is here is as large as its place in these pictures."""
+        return await self._in_thread(self._fit, tuple(images))
+
+    def has_room_for(self, images: Iterable[Image]) -> bool:
+        """Whether all tiles of these pictures can be here at once, beside those that jobs need."""
+        return sum(image.size for image in images) <= self._store.max_bytes - self._store.pinned_bytes
 
     async def store(self, tile: Tile) -> None:
         """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
@@ -114,6 +118,9 @@ class Pixels:
         job.result_pins.clear()
 
     # In threads
+
+    def _fit(self, images: Iterable[Image]) -> bool:
+        return all(self._store.size_of(name) in (size, None) for image in images for name, size in image.tile_sizes)
 
     def _unpack(self, tile: Tile) -> None:
         if self._store.size_of(tile.name) is not None:

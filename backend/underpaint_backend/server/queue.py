@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
@@ -44,6 +45,9 @@ class JobQueue:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._deaths: dict[Job, int] = {}
+        self._names: dict[Job, str] = {}
+        """What the host calls the jobs that run. Clients choose their ids, and two may choose the same."""
+        self._begun = 0
         self.draining = False
 
     def place_of(self, job: Job) -> int:
@@ -67,8 +71,8 @@ class JobQueue:
         if self._turns.remove(job):
             self._changed()
             await self._book.end(job, Cancelled(job.id))
-        elif job in self._running:
-            self._host.cancel(job.id)
+        elif job in self._names:
+            self._host.cancel(self._names[job])
 
     async def work(self) -> None:
         """Run jobs until this task is cancelled."""
@@ -98,8 +102,10 @@ class JobQueue:
             self._warm = [job.submit.request.model, *self._warm][: self._host.capacity]
             try:
                 await self._run(job)
-            except Exception:  # a fault of ours must not leave all others waiting
+            except Exception:  # a fault of ours must leave nobody waiting
                 log.exception("the job %s broke", job.id)
+                if not job.state.ended:
+                    await self._book.end(job, Failed(job.id, describe("internal")))
             finally:
                 self._running.remove(job)
                 if not self._running:
@@ -119,8 +125,12 @@ class JobQueue:
             detail = f"this job was begun {job.attempts} times"
             return await self._end(job, Failed(job.id, describe("worker_died", detail=detail)))
         began = time.monotonic()
-        self._book.start(job)
-        end = await self._attempt(job)
+        try:
+            await self._book.start(job)
+            end = await self._attempt(job)
+        except asyncio.CancelledError:  # the daemon is stopped, which is not the job's fault
+            self._book.unstart(job)
+            raise
         if self._again(job, end):
             log.warning("the worker died over the job %s; it is tried again", job.id)
             return self._turns.put_back(job)
@@ -129,24 +139,38 @@ class JobQueue:
 
     async def _attempt(self, job: Job) -> End:
         """Run a job once and pass on what happens; returns how it ended."""
+        self._begun += 1
+        self._names[job] = name = str(self._begun)
         try:
-            async with aclosing(self._host.run(job.submit, self._book.pixels.of_request(job))) as messages:
-                async for message in messages:
-                    if isinstance(message, TERMINAL):
-                        return message
-                    await self._pass_on(job, message)
+            return await self._follow(job, name)
         except MissingTile:
             return Failed(job.id, describe("missing_pixels", detail="it was lost on the daemon's disk"))
         except StoreFull:
             return Failed(job.id, describe("storage_full"))
         except Exception:
             log.exception("the job %s broke", job.id)
-        return Failed(job.id, describe("internal"))
+            return Failed(job.id, describe("internal"))
+        finally:
+            del self._names[job]
+
+    async def _follow(self, job: Job, name: str) -> End:
+        """Have the host run the job under `name`, and pass on what it says."""
+        if job.cancelled:
+            return Cancelled(job.id)
+        submit = replace(job.submit, job=name, supersedes=None)
+        async with aclosing(self._host.run(submit, self._book.pixels.of_request(job))) as messages:
+            async for message in messages:
+                if isinstance(message, Tile):
+                    await self._book.store_result(job, message)
+                    continue
+                told: Record = replace(message, job=job.id)  # type: ignore[call-arg]
+                if isinstance(told, TERMINAL):
+                    return told
+                await self._pass_on(job, told)
+        raise RuntimeError("the host's messages stopped without an end")
 
     async def _pass_on(self, job: Job, message: Record) -> None:
-        if isinstance(message, Tile):
-            await self._book.store_result(job, message)
-        elif isinstance(message, Result):
+        if isinstance(message, Result):
             await self._book.result(job, message)
         elif isinstance(message, Preview):
             job.session.show(message)
@@ -176,9 +200,11 @@ class JobQueue:
             await self._moved.wait()
             self._moved.clear()
             for place, job in enumerate(self._turns.order(), len(self._running)):
-                if job.position != place:
+                if job.position != place and job.session.outbox is not None:
                     job.position = place
                     job.session.show(Position(job.id, place))
+                if place % 50 == 49:
+                    await asyncio.sleep(0)  # others have their turn in between
             await asyncio.sleep(TELL_INTERVAL)
 
 

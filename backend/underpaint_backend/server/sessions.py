@@ -26,7 +26,7 @@ MAX_LOG = 20_000
 """State messages that one session keeps; beyond it, the progress of jobs that have ended is dropped."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Job:
     """One job, from `submit` until its client has acknowledged it."""
 
@@ -49,6 +49,9 @@ class Job:
     """Tiles that the store keeps for its worker."""
     result_pins: list[bytes] = field(default_factory=list)
     """Tiles that the store keeps for its client, as often as they are pinned."""
+
+    def __repr__(self) -> str:
+        return f"<job {self.id} of {self.session!r}>"  # its prompt is nobody's business
 
     @property
     def id(self) -> str:
@@ -90,6 +93,8 @@ class Session:
         self.stored = False
         """Whether the journal knows it."""
         self.reserved = reserved
+        """Numbers below this were asked for."""
+        self._durable = reserved
         self._next = reserved
         self._log: list[Entry] = []
 
@@ -101,9 +106,27 @@ class Session:
         """Whether it is time to reserve more."""
         return self._next + SPARE > self.reserved
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether something cannot be told because its number was not reserved."""
+        return bool(self._log) and self._log[-1].seq >= self._durable
+
+    def now_reserved(self, below: int) -> None:
+        """Numbers `below` this are written down, and may be told; a later daemon begins above them."""
+        self._durable = max(self._durable, below)
+        self.reserved = max(self.reserved, below)
+        self._wake()
+
+    def not_reserved(self) -> None:
+        """More numbers could not be written down; they are to be asked for again."""
+        self.reserved = self._durable
+
     def restore(self, entries: Sequence[Entry]) -> None:
         """Take back what the journal kept, in order."""
         self._log = list(entries)
+        if self._log:
+            self._next = max(self._next, self._log[-1].seq + 1)
+            self.now_reserved(self._next)
 
     def tell(self, job: Job, message: Record, *, safe: bool = True) -> Entry:
         """Number a state message of `job` and queue it.
@@ -134,7 +157,10 @@ class Session:
     def after(self, seq: int) -> Entry | None:
         """The next entry with a number above `seq`; None if there is none, or it is not safe yet."""
         at = bisect_right(self._log, seq, key=lambda entry: entry.seq)
-        return self._log[at] if at < len(self._log) and self._log[at].safe else None
+        if at == len(self._log):
+            return None
+        entry = self._log[at]
+        return entry if entry.safe and entry.seq < self._durable else None
 
     def forget(self, job: Job) -> None:
         """Nobody needs to hear of this job any more."""

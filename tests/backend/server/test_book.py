@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -45,7 +46,8 @@ ROOM = 1 << 20
 @asynccontextmanager
 async def opened(home: Path, keep: float = 24 * 3600.0, room: int = ROOM) -> AsyncIterator[tuple[Book, list[Job]]]:
     """A book over the files in `home`, and the jobs that are to go on."""
-    book = Book(Journal(home / "journal.sqlite"), TileStore(home / "tiles", room), Keep(keep))
+    journal = Journal(home / "journal.sqlite", reopen_after=0.05, busy_timeout=0.2)
+    book = Book(journal, TileStore(home / "tiles", room), Keep(keep))
     waiting = await book.open()
     try:
         yield book, waiting
@@ -85,13 +87,13 @@ async def test_a_job_that_ran_when_the_daemon_died_is_to_be_done_again(tmp_path:
     """It is in the next book with all its pixels, and with what was told of it that matters."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
-        book.start(job)
+        await book.start(job)
         book.tell(job, Progress("a", "denoising", 0.5))
     async with opened(tmp_path) as (book, [again]):
         assert (again.id, again.attempts, again.submit.request) == ("a", 1, REQUEST)
         assert [tile.name async for tile in book.pixels.of_request(again)] == list(again.tiles)
         assert told(again.session) == [Accepted("a", 0)]
-        book.start(again)
+        await book.start(again)
         assert told(again.session)[1:] == [Started("a", 2)]
 
 
@@ -99,7 +101,7 @@ async def test_numbers_are_never_used_twice(tmp_path: Path) -> None:
     """What was told after the last thing that was written down has lower numbers than what is told after a restart."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
-        book.start(job)
+        await book.start(job)
         for step in range(2000):
             book.tell(job, Progress("a", "denoising", step / 2000))
     async with opened(tmp_path) as (_, [again]):
@@ -110,7 +112,7 @@ async def test_a_finished_job_waits_for_its_client_over_a_restart(tmp_path: Path
     """Result and end are told again, and the pixels are there, until they are acknowledged."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
-        book.start(job)
+        await book.start(job)
         result = await painted(book, job)
         await book.end(job, Done("a", 1.0))
         name = job.session.id
@@ -207,13 +209,26 @@ async def test_a_job_without_its_tiles_is_none(tmp_path: Path) -> None:
         assert session.jobs == {}
 
 
-async def test_a_tile_that_the_disk_lost_is_noticed_when_its_job_starts(tmp_path: Path) -> None:
-    """A job of an earlier life whose pixels are gone says so."""
+async def test_a_job_whose_pixels_the_disk_lost_is_none(tmp_path: Path) -> None:
+    """After a restart its client is not told that the job is there, and submits it again with all that it has."""
     async with opened(tmp_path) as (book, _):
-        await accepted(book, book.new_session("anna", "test"))
+        session = book.new_session("anna", "test")
+        await accepted(book, session)
     for file in (tmp_path / "tiles").glob("*/*"):
         file.unlink()
-    async with opened(tmp_path) as (book, [job]):
+    for _ in range(2):
+        async with opened(tmp_path) as (book, waiting):
+            again = book.find(session.id, "anna")
+            assert again is not None
+            assert (waiting, again.jobs, told(again)) == ([], {}, [])
+
+
+async def test_a_tile_that_the_disk_loses_is_noticed_when_its_job_starts(tmp_path: Path) -> None:
+    """A job whose pixels go while it waits says so."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        for file in (tmp_path / "tiles").glob("*/*"):
+            file.unlink()
         with pytest.raises(MissingTile):
             _ = [tile async for tile in book.pixels.of_request(job)]
         await book.end(job, Failed("a", describe("missing_pixels", detail="gone")))
@@ -238,9 +253,9 @@ async def test_a_picture_that_was_finished_before_the_worker_died_counts_once(tm
     """The second attempt paints the same picture again, and the client is told of it once."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
-        book.start(job)
+        await book.start(job)
         first = await painted(book, job)
-        book.start(job)
+        await book.start(job)
         await book.result(job, first)
         await book.end(job, Done("a", 1.0))
         assert [type(message).__name__ for message in told(job.session)].count("Result") == 1
@@ -287,7 +302,7 @@ async def test_what_did_not_become_a_picture_is_not_charged(tmp_path: Path) -> N
 async def test_results_that_nobody_comes_for_are_forgotten_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the time for which they are kept, and not while somebody listens; then their session goes as well."""
+    """After the time for which they are kept, whoever listens; then their session goes as well."""
     async with opened(tmp_path, keep=2 * GRACE) as (book, _):
         session = book.new_session("anna", "test")
         job = await accepted(book, session)
@@ -296,11 +311,6 @@ async def test_results_that_nobody_comes_for_are_forgotten_in_the_end(
         book.expire()
         assert session.jobs
         at(monkeypatch, 2 * GRACE + 60)
-        outbox = Outbox()
-        outbox.follow(session, 0)
-        book.expire()
-        assert session.jobs
-        book.leave(session)
         book.expire()
         assert not session.jobs
         at(monkeypatch, 4 * GRACE)
@@ -358,16 +368,98 @@ async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, jump: float) -> 
         assert told(session)[-1] == Done("a", 1.0)
 
 
-async def test_when_there_is_no_room_the_oldest_results_go_first(tmp_path: Path) -> None:
-    """A finished picture takes the place of one that nobody came for; where there is none, it is said."""
-    async with opened(tmp_path, room=3600) as (book, _):
-        session = book.new_session("anna", "test")
-        for shade, name in enumerate("abc", 1):
+async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
+    """Of whoever holds most, those go first whose client is away, the oldest first; where none is left, it is said."""
+    async with opened(tmp_path, room=6600) as (book, _):
+        modest, away, here = (book.new_session(name, "test") for name in ("bert", "anna", "anna"))
+        shades = iter(range(1, 100))
+        for session, name in ((modest, "m"), (here, "a"), (away, "b"), (here, "c")):
             job = await accepted(book, session, name)
-            await painted(book, job, shade)
+            await painted(book, job, next(shades))
             await book.end(job, Done(name, 1.0))
-        assert list(session.jobs) == ["b", "c"]
-        session.outbox = Outbox()
-        job = await accepted(book, session, "d")
+        here.outbox = Outbox()
+        job = await accepted(book, here, "d")
+        for expected in (["m", "a", "c"], ["m", "c"], ["c"], []):
+            while sorted(left := [name for one in (modest, away, here) for name in one.jobs if name != "d"]) != sorted(
+                expected
+            ):
+                assert len(left) >= len(expected)
+                await painted(book, job, next(shades))
+        full = asyncio.gather(*(painted(book, job, next(shades)) for _ in range(9)))
         with pytest.raises(StoreFull):
-            await painted(book, job, 9)
+            await full
+
+
+async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path: Path) -> None:
+    """A result and an end are told at once, and are there after a restart if there was room before it."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.start(job)
+        filler = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        filler.execute("BEGIN EXCLUSIVE")
+        result = await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+        assert told(job.session)[-2:] == [result, Done("a", 1.0)]
+        await book.catch_up()
+        filler.execute("ROLLBACK")
+        filler.close()
+        await asyncio.sleep(0.1)
+        await book.catch_up()
+    async with opened(tmp_path) as (book, waiting):
+        [session] = book.sessions.values()
+        assert waiting == []
+        assert told(session)[-2:] == [result, Done("a", 1.0)]
+
+
+async def test_numbers_that_could_not_be_reserved_are_not_told(tmp_path: Path) -> None:
+    """While the journal takes nothing, no number is told that the next daemon might give away again."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.start(job)
+        filler = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        filler.execute("BEGIN EXCLUSIVE")
+        for step in range(3000):
+            book.tell(job, Progress("a", "denoising", step / 3000))
+        before = len(told(job.session))
+        assert before < 3000
+        filler.execute("ROLLBACK")
+        filler.close()
+        for _ in range(20):
+            await book.catch_up()
+            await asyncio.sleep(0.05)
+        assert len(told(job.session)) > before
+
+
+async def test_superseding_survives_a_restart(tmp_path: Path) -> None:
+    """A job that was accepted in place of another one takes its place also if the daemon died in between."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session, "old")
+        await book.accept(session, Submit("new", REQUEST, supersedes="old"), 0, 0)
+    async with opened(tmp_path) as (_, [old, new]):
+        assert (old.cancelled, new.cancelled) == (True, False)
+
+
+async def test_a_stopped_daemon_does_not_count_against_a_job(tmp_path: Path) -> None:
+    """A job that is taken from its worker because the daemon is stopped has all its attempts left."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.start(job)
+        book.unstart(job)
+    async with opened(tmp_path) as (_, [again]):
+        assert again.attempts == 0
+
+
+async def test_events_that_make_no_sense_cost_nobody_the_start(tmp_path: Path) -> None:
+    """A journal in which a job has no beginning is opened all the same."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        job = await accepted(book, session)
+        await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+        await accepted(book, session, "b")
+    with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as journal:
+        journal.execute("UPDATE events SET message = x'c0' WHERE seq = 1")
+    journal.close()
+    async with opened(tmp_path) as (_, waiting):
+        assert "b" in [job.id for job in waiting]

@@ -29,6 +29,7 @@ def preview(step: int, job: str = "a", index: int = 0) -> Preview:
 def session_with(*jobs: str) -> Session:
     """A session whose jobs were accepted."""
     session = Session("0" * 32, "owner", "test")
+    session.now_reserved(1000)
     for name in jobs:
         job = session.jobs[name] = Job(session, Submit(name, REQUEST))
         session.tell(job, Accepted(name, 0))
@@ -46,11 +47,11 @@ def everything(outbox: Outbox) -> list[object]:
 def test_answers_go_before_state_before_previews_before_tiles() -> None:
     """A large transfer holds up nothing that is small, and nothing holds up an answer."""
     outbox, session = Outbox(), session_with("a")
-    outbox.send_tiles([b"1" * 16])
+    outbox.send_tiles("a", [b"1" * 16])
     outbox.show(preview(1))
     outbox.follow(session, 0)
     outbox.put(ANSWER)
-    assert everything(outbox) == [ANSWER, Accepted("a", 0, 1), preview(1), TileWanted(b"1" * 16)]
+    assert everything(outbox) == [ANSWER, Accepted("a", 0, 1), preview(1), TileWanted(b"1" * 16, "a")]
 
 
 def test_only_the_newest_preview_and_place_are_kept() -> None:
@@ -123,7 +124,7 @@ async def test_a_client_that_asks_faster_than_it_reads_is_not_read_until_it_has(
 async def test_tiles_that_wait_are_bounded_too() -> None:
     """So are tiles that were asked for."""
     outbox = Outbox()
-    outbox.send_tiles([b"1" * 16] * MAX_TILES)
+    outbox.send_tiles("a", [b"1" * 16] * MAX_TILES)
     waiting = asyncio.create_task(outbox.room())
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -156,7 +157,7 @@ async def test_a_connection_that_is_gone_keeps_nobody_waiting() -> None:
     async with asyncio.timeout(1):
         await asyncio.gather(*waiting)
     outbox.put(ANSWER)
-    outbox.send_tiles([b"1" * 16])
+    outbox.send_tiles("a", [b"1" * 16])
     assert everything(outbox) == []
 
 

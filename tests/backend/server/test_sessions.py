@@ -40,8 +40,14 @@ def begun(session: Session, name: str = "a") -> Job:
 
 @pytest.fixture
 def session() -> Session:
-    """A new session."""
-    return Session("0" * 32, "anna", "test")
+    """A new session, with some numbers."""
+    return numbered(Session("0" * 32, "anna", "test"))
+
+
+def numbered(session: Session) -> Session:
+    """A session whose numbers are reserved for long."""
+    session.now_reserved(1_000_000)
+    return session
 
 
 def test_a_job_ends_once(session: Session) -> None:
@@ -60,9 +66,23 @@ def test_numbers_go_on_where_the_journal_says(session: Session) -> None:
 
 def test_numbers_are_reserved_before_they_run_out(session: Session) -> None:
     """There are always some hundred numbers left that the journal knows of."""
-    assert session.needs_numbers
-    session.reserved += SPARE
-    assert not session.needs_numbers
+    fresh = Session("0" * 32, "anna", "test")
+    assert fresh.needs_numbers
+    fresh.reserved += SPARE
+    assert not fresh.needs_numbers
+    fresh.not_reserved()
+    assert fresh.needs_numbers
+
+
+def test_a_number_that_was_not_reserved_is_not_told() -> None:
+    """What has a number that the next daemon might give away again waits until it is reserved."""
+    session = Session("0" * 32, "anna", "test")
+    session.tell(session.jobs.setdefault("a", Job(session, Submit("a", REQUEST))), Accepted("a", 0))
+    assert session.is_held_up
+    assert session.after(0) is None
+    session.now_reserved(10)
+    assert not session.is_held_up
+    assert session.after(0) is not None
 
 
 def test_a_job_knows_its_tiles(session: Session) -> None:
@@ -95,6 +115,12 @@ def test_news_for_nobody_are_dropped(session: Session) -> None:
 def test_the_id_of_a_session_is_not_in_the_log(session: Session) -> None:
     """Whoever reads the log cannot take a session over."""
     assert session.id not in repr(session)
+
+
+def test_a_prompt_is_not_in_the_log(session: Session) -> None:
+    """However a job is written into the log, what was asked for is not."""
+    job = Job(session, Submit("a", Request("primer", "text_to_image", 8, 8, prompt="xyzzy")))
+    assert "xyzzy" not in f"{job!r} {job}"
 
 
 def test_jobs_that_have_not_ended_are_known(session: Session) -> None:
@@ -130,7 +156,7 @@ class Resuming(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.session = Session("0" * 32, "anna", "test")
+        self.session = numbered(Session("0" * 32, "anna", "test"))
         self.unsafe: list[Entry] = []
         self.told: list[Record] = []
         self.heard: list[Record] = []

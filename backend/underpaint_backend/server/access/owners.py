@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 OWNER = "owner"
@@ -48,3 +48,5 @@ class Owner:
 
     name: str
     allowance: Allowance = Allowance()
+    digest: str = field(default="", compare=False, repr=False)
+    """Of the token, to tell it from a later one of the same name."""

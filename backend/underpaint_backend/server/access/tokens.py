@@ -81,6 +81,10 @@ class Tokens:
         """Of everybody who may come in now, the owner first."""
         return tuple(owner.name for owner in self._accepted().values())
 
+    def digests(self) -> frozenset[str]:
+        """Of all tokens that are accepted now."""
+        return frozenset(self._accepted())
+
     def _accepted(self) -> Accepted:
         return {**self._own.value(), **self._guests.value()}
 
@@ -91,11 +95,12 @@ def guests_beside(path: Path) -> Path:
 
 
 def _owner_in(path: Path) -> Accepted:
-    return {digest_of(_read(path)): Owner(OWNER)}
+    digest = digest_of(_read(path))
+    return {digest: Owner(OWNER, digest=digest)}
 
 
 def _guests_in(path: Path) -> Accepted:
-    return {guest.digest: Owner(name, guest.allowance) for name, guest in read_guests(path).items()}
+    return {guest.digest: Owner(name, guest.allowance, guest.digest) for name, guest in read_guests(path).items()}
 
 
 def _write(path: Path, token: str) -> None:

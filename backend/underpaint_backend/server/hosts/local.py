@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 GRACE = 3.0
 """Seconds that a worker gets to end by itself before it is killed."""
 
+CANCEL_PATIENCE = 30.0
+"""Seconds that a worker gets to end a job that was cancelled; one that hangs is killed."""
+
 MAX_FAILED_STARTS = 3
 """Workers that may die before they were ready, one after another, before the host gives up."""
 
@@ -44,11 +47,14 @@ class LocalOptions:
 
 
 class _Run:
-    """The job that the worker is running, and how far its messages have come."""
+    """The job that the worker is running, and how far its messages have come.
+
+    Everything goes to `process` and is heard from it alone: if it dies, the next one knows nothing of this job.
+    """
 
     def __init__(self, job: str) -> None:
         self.job = job
-        self.begun = False
+        self.process: Process | None = None
         self.submitted = False
         self.cancel_wanted = False
         self.events: asyncio.Queue[Record] = asyncio.Queue()
@@ -90,13 +96,17 @@ class LocalHost:
             if early is not None:
                 yield early
                 return
-            run.begun = True
+            process = run.process = self._process
+            assert process is not None
             async for tile in tiles:
-                await self._send(tile)
-            await self._send(submit)
-            run.submitted = True
-            if run.cancel_wanted:
-                await self._send(Cancel(run.job))
+                await _send(process, tile)
+                if not run.events.empty():  # the worker is gone
+                    break
+            else:
+                await _send(process, submit)
+                run.submitted = True
+                if run.cancel_wanted:
+                    self.cancel(run.job)
             while not ended:
                 message = await run.events.get()
                 ended = isinstance(message, TERMINAL)
@@ -112,15 +122,17 @@ class LocalHost:
             return
         run.cancel_wanted = True
         self._changed.set()
-        if run.submitted and self._process is not None and self._process.stdin is not None:
-            self._process.stdin.write(frame(Cancel(job)))
+        if run.submitted and run.process is not None and run.process.stdin is not None:
+            run.process.stdin.write(frame(Cancel(job)))
+            asyncio.get_running_loop().call_later(CANCEL_PATIENCE, self._kill_if_it_hangs, run)
 
     async def free_memory(self) -> Memory | None:
         if self._worker.state != "ready":
             return None
         if self._memory is None or self._memory.done():
             self._memory = asyncio.get_running_loop().create_future()
-            await self._send(MemoryQuery())
+            assert self._process is not None
+            await _send(self._process, MemoryQuery())
         return await asyncio.shield(self._memory)
 
     async def close(self) -> None:
@@ -164,24 +176,32 @@ class LocalHost:
                 (length,) = HEADER.unpack(await stream.readexactly(HEADER.size))
                 if length > MAX_FRAME:
                     raise MalformedMessage(f"a message of {length} bytes was announced")
-                self._take(vocabulary.decode(await stream.readexactly(length)))
+                self._take(process, vocabulary.decode(await stream.readexactly(length)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except ProtocolError:
             log.exception("the worker sent something that is no message")
 
-    def _take(self, message: Record) -> None:
+    def _take(self, process: Process, message: Record) -> None:
         if isinstance(message, Ready):
             self._change(Worker("ready", device=message.device))
         elif isinstance(message, Memory):
             if self._memory is not None and not self._memory.done():
                 self._memory.set_result(message)
-        elif self._run is not None and getattr(message, "job", self._run.job) == self._run.job:
+        elif (
+            self._run is not None
+            and self._run.process is process
+            and getattr(message, "job", None)
+            in (
+                None,
+                self._run.job,
+            )
+        ):
             self._run.events.put_nowait(message)
 
     def _end_what_waits(self, code: str, **places: object) -> None:
         """The worker is gone: the job that it had fails, and nobody waits for its memory."""
-        if self._run is not None and self._run.begun:
+        if self._run is not None and self._run.process is not None:
             self._run.events.put_nowait(Failed(self._run.job, describe(code, **places)))
         if self._memory is not None and not self._memory.done():
             self._memory.set_result(None)
@@ -204,20 +224,33 @@ class LocalHost:
 
     async def _abandon(self, run: _Run) -> None:
         """Nobody follows this job any more: stop it, and see it end, so that it cannot speak into the next one."""
-        await self._send(Cancel(run.job))
-        with contextlib.suppress(TimeoutError):
+        assert run.process is not None
+        await _send(run.process, Cancel(run.job))
+        try:
             async with asyncio.timeout(GRACE):
                 while not isinstance(await run.events.get(), TERMINAL):
                     pass
+        except TimeoutError:
+            _kill(run.process)
 
-    async def _send(self, *messages: Record) -> None:
-        """Write messages to the worker. If it is gone, the supervisor says so; nothing is raised here."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(ConnectionError):
-            for message in messages:
-                self._process.stdin.write(frame(message))
-                await self._process.stdin.drain()
+    def _kill_if_it_hangs(self, run: _Run) -> None:
+        if self._run is run and run.process is not None:
+            log.error("the worker does not end the job %s; it is killed", run.job)
+            _kill(run.process)
+
+
+async def _send(process: Process, *messages: Record) -> None:
+    """Write messages to a worker. If it is gone, its supervisor says so; nothing is raised here."""
+    assert process.stdin is not None
+    with contextlib.suppress(ConnectionError):
+        for message in messages:
+            process.stdin.write(frame(message))
+            await process.stdin.drain()
+
+
+def _kill(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 def _command(options: LocalOptions, roots: Sequence[Path]) -> list[str]:
@@ -236,7 +269,7 @@ async def _stop(process: Process) -> None:
     try:
         await asyncio.wait_for(process.wait(), GRACE)
     except TimeoutError:
-        process.kill()
+        _kill(process)
         await process.wait()
 
 
@@ -244,5 +277,8 @@ def _reason(returncode: int | None) -> str:
     """Why a process ended, in words."""
     if returncode is None or returncode >= 0:
         return f"exit code {returncode}"
-    name = signal.Signals(-returncode).name
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:  # a real-time signal
+        return f"signal {-returncode}"
     return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
