@@ -57,6 +57,10 @@ from .uploads import Outgoing
 __all__ = ["ClientSession", "Event", "Picture", "preferred_encodings"]
 
 
+MAX_ROUNDS = 8
+"""Times that a job's tiles are sent again before it is given up: a daemon that forgets them each time has no room."""
+
+
 class ClientSession:
     """What a client knows of its conversation with one server."""
 
@@ -259,8 +263,10 @@ class ClientSession:
         for name, job in self._jobs.items():
             asked = name == missing.job or (missing.query is not None and job.query == missing.query)
             if asked and job.submit is not None and not job.cancelled and not job.state.accepted:
-                if name == missing.job and self._objection is not None:
-                    return self._give_back(name, self._objection)
+                if name == missing.job:
+                    job.rounds += 1
+                    if self._objection is not None or job.rounds > MAX_ROUNDS:
+                        return self._give_back(name, self._objection or describe("storage_full"))
                 if any(tile not in job.tiles for tile in missing.tiles):
                     raise TileError("the server asks for a tile that it was not offered")
                 job.query = None

@@ -30,6 +30,8 @@ class Job:
     """A cancel is on its way, so that `unknown_job` may be its answer rather than that to a fetch."""
     told: bool = False
     """The program was given the end."""
+    rounds: int = 0
+    """How often the server asked again for tiles after a submit."""
     settled: bool = False
     """It was given the end on an earlier connection: whatever the server says of it now is no news."""
 

@@ -13,6 +13,7 @@ from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
+    Error,
     Have,
     Limits,
     Missing,
@@ -135,3 +136,19 @@ def test_a_tile_that_changed_altogether_travels_by_itself() -> None:
     talk.hear(Accepted("first", 0, 1))
     tiles = talk.submit("second", random.Random(8).randbytes(WIDE * HIGH))[:-1]
     assert {tile.encoding for tile in tiles if isinstance(tile, Tile)} == {"raw"}
+
+
+def test_a_server_that_forgets_tiles_each_time_is_given_up() -> None:
+    """A daemon that has no room for all tiles of a job at once is not sent them for ever."""
+    talk = Talk("raw", ("raw",))
+    talk.submit("first", BEFORE)
+    name = image_of(WIDE, HIGH, 1, BEFORE)[0].tiles[0]
+    for _ in range(100):
+        events = talk.session.receive(vocabulary.encode(Missing((name,), job="first")))
+        talk.said()
+        if events:
+            break
+    (refusal,) = events
+    assert isinstance(refusal, Error)
+    assert refusal.error.code == "storage_full"
+    assert talk.session.running == ()
