@@ -92,8 +92,9 @@ class Client:
     ) -> AsyncGenerator[Event, None]:
         """Submit a job and yield its events; the last one is terminal, or the `Error` that refused it.
 
-        Whoever asks for more after the terminal event acknowledges the job, and the daemon forgets it. Whoever leaves
-        before has it cancelled. Raises as `submit` does, and `Refused` if the connection is lost for good.
+        Whoever leaves after the terminal event, by `break` or by asking for more, acknowledges the job, and the daemon
+        forgets it. Whoever leaves before has it cancelled. Raises as `submit` does, and `Refused` if the connection is
+        lost for good.
         """
         job = self.submit(request, tiles, job=job, previews=previews, supersedes=supersedes)
         self._generating.add(job)
@@ -154,12 +155,15 @@ class Client:
         self._wake()
 
     def _abandon(self, job: str) -> None:
-        """Nobody follows this job any more: it is cancelled, unless it ended already."""
+        """Nobody follows this job any more: it is cancelled, or acknowledged if its end was seen."""
         self._generating.discard(job)
+        mailbox = self._mailboxes.get(job)
         if job in self._session.running:
             self._abandoned.add(job)
             self._session.cancel(job)
             self._wake()
+        elif mailbox is not None and mailbox.is_empty:
+            self.acknowledge(job)
 
     def _insist(self) -> None:
         if self._ended is not None:

@@ -20,6 +20,11 @@ class Mailbox:
         self._news = asyncio.Event()
         self._closed: ErrorInfo | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the program has taken all there was."""
+        return not self._events
+
     def put(self, event: Event) -> None:
         """Add an event."""
         if isinstance(event, (Preview, Position)):

@@ -146,6 +146,16 @@ async def test_whoever_leaves_generate_has_the_job_cancelled(server: Served) -> 
         assert client.open == ()
 
 
+async def test_whoever_stops_at_the_end_has_seen_it(server: Served) -> None:
+    """Leaving the loop with the terminal event, as most programs do, lets the daemon forget the job."""
+    async with connected(server) as client:
+        async for event in client.generate(REQUEST):
+            if isinstance(event, TERMINAL):
+                break
+        await settled(server)
+        assert client.open == ()
+
+
 async def test_the_end_of_a_program_cancels_what_it_generates(server: Served) -> None:
     """A program that is interrupted takes its jobs along, for the words reach the daemon before it hangs up."""
     server.working = False

@@ -46,7 +46,9 @@ async def test_generate_goes_on_with_the_next_daemon(tmp_path: Path, how: str) -
     finally:
         daemon.stop()
     assert len([event for event in events if isinstance(event, Accepted)]) == 1
-    assert [event.attempt for event in events if isinstance(event, Started)] == [1, 2]
+    # that a daemon was stopped is not the job's fault, so its first attempt does not count
+    attempts = [event.attempt for event in events if isinstance(event, Started)]
+    assert attempts == ([1, 2] if how == "killed" else [1, 1])
     assert len([event for event in events if isinstance(event, Picture)]) == 1
     assert [type(event) for event in events if isinstance(event, (Done, Failed))] == [Done]
 
