@@ -95,6 +95,9 @@ async def measure(size: Size, folder: Path, models: Path) -> Figure:
     for client, before in zip(site.clients, calm, strict=True):
         jobs = plan(size.seed, client.number, size.share(client.number))
         judge(verdict, client.number, jobs, client.entries, before.entries)
+        verdict.broke += [
+            f"{client.number}: {log.strip().splitlines()[-1][:120]}" for log in client.broke if log.strip()
+        ]
     seconds = {"undisturbed run, s": middle - began, "disturbed run, s": time.monotonic() - middle}
     rows = [*_rows(site, verdict, log), *_described("in the journal", {"running": left[0], "ended": left[1]})]
     rows += [*_described("duration", seconds), *_counts(verdict)]
@@ -198,7 +201,7 @@ def _described(what: str, counts: dict[str, int] | dict[str, float]) -> Iterator
 
 def _counts(verdict: Verdict) -> Iterator[dict[str, object]]:
     """The three counts, each with the first of its jobs."""
-    named = {"lost": verdict.lost, "ended twice": verdict.twice, "different": verdict.different}
+    named = {"lost": verdict.lost, "ended twice": verdict.twice, "different": verdict.different, "broke": verdict.broke}
     for name, jobs in named.items():
         yield {"what": "jobs", "which": " ".join((name, *jobs[:3])) if jobs else name, "count": len(jobs)}
 

@@ -23,6 +23,8 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
+    broke: list[str] = field(default_factory=list)
+    """Clients that the daemon spoke nonsense to, or that broke themselves."""
     ends: Counter[str] = field(default_factory=Counter)
     """Jobs by how they ended."""
     seen: Counter[str] = field(default_factory=Counter)
@@ -30,8 +32,8 @@ class Verdict:
 
     @property
     def total(self) -> int:
-        """The sum of the three counts."""
-        return len(self.lost) + len(self.twice) + len(self.different)
+        """The sum of the counts."""
+        return len(self.lost) + len(self.twice) + len(self.different) + len(self.broke)
 
 
 def judge(verdict: Verdict, client: int, jobs: list[Planned], entries: Sequence[Entry], calm: Sequence[Entry]) -> None:
@@ -41,11 +43,14 @@ def judge(verdict: Verdict, client: int, jobs: list[Planned], entries: Sequence[
     promises: defaultdict[str, set[tuple[object, ...]]] = defaultdict(set)
     for entry in entries:
         verdict.seen[_kind(entry)] += 1
+        if entry.what == "broken":
+            verdict.broke.append(f"{client}: {entry.detail}")
         if entry.what in ENDS:
             ends[entry.job].append(entry)
         elif entry.what == "accepted":
             promises[entry.job].add(_identity(entry))
     cancellable = may_be_cancelled(jobs)
+    started_again = {entry.job for entry in entries if entry.what == "started" and entry.number > 1}
     for job in jobs:
         place = f"{client}/{job.id}"
         if len(promises[job.id]) > 1:
@@ -56,7 +61,8 @@ def judge(verdict: Verdict, client: int, jobs: list[Planned], entries: Sequence[
         verdict.ends[_end(ends[job.id][-1])] += 1
         if len(set(map(_identity, ends[job.id]))) > 1 or _told_twice(ends[job.id]):
             verdict.twice.append(f"{place}: {[(end.life, end.what, end.seq) for end in ends[job.id]]}")
-        reason = _difference(job, ends[job.id][-1], pictures, undisturbed, job.id in cancellable)
+        again = job.id in started_again
+        reason = _difference(job, ends[job.id][-1], pictures, undisturbed, job.id in cancellable, again)
         if reason is not None:
             verdict.different.append(f"{place}: {reason}")
 
@@ -90,8 +96,13 @@ def _told_twice(ends: Sequence[Entry]) -> bool:
     return max(Counter(end.life for end in ends).values()) > 1
 
 
-def _difference(job: Planned, end: Entry, pictures: Pictures, undisturbed: Pictures, cancellable: bool) -> str | None:
-    """How the outcome differs from the undisturbed run, in words; None if it does not."""
+def _difference(
+    job: Planned, end: Entry, pictures: Pictures, undisturbed: Pictures, cancellable: bool, again: bool
+) -> str | None:
+    """How the outcome differs from the undisturbed run, in words; None if it does not.
+
+    `again` tells whether the job was started more than once: only then may it fail because its worker was killed.
+    """
     for index in range(job.request.batch):
         expected, found = undisturbed.get((job.id, index), set()), pictures.get((job.id, index), set())
         if not found <= expected or len(expected) != 1:
@@ -100,6 +111,6 @@ def _difference(job: Planned, end: Entry, pictures: Pictures, undisturbed: Pictu
             return f"picture {index} never came"
     if end.what == "cancelled" and not cancellable:
         return "it was cancelled, and nobody had asked for that"
-    if end.what == "failed" and _end(end).removeprefix("failed ") not in EXPLAINED:
+    if end.what == "failed" and not (_end(end).removeprefix("failed ") in EXPLAINED and again):
         return end.detail
     return None

@@ -43,6 +43,18 @@ def test_a_job_that_is_accepted_twice_was_lost_in_between() -> None:
     assert judged(again[0], again[0], *PLAIN, *PAIR).total == 0
 
 
+def test_a_worker_that_dies_excuses_a_job_that_was_tried_again() -> None:
+    """The daemon tries again once; a job that failed with its first worker was not."""
+    failed = Entry(1, "failed", "plain", 6, "s", detail="worker_died: killed")
+    assert len(judged(failed, *PAIR).different) == 1
+    assert judged(Entry(1, "started", "plain", 5, "s", number=2), failed, *PAIR).total == 0
+
+
+def test_a_client_that_was_told_nonsense_counts() -> None:
+    """A daemon that breaks the language is no better than one that loses a job."""
+    assert judged(*PLAIN, *PAIR, Entry(1, "broken", detail="a fraction fell")).total == 1
+
+
 def test_an_end_that_a_later_life_hears_again_is_the_same_one() -> None:
     """The number and the session say so."""
     assert judged(*PLAIN, *PAIR, Entry(2, "cancelled", "pair", 9, "s")).total == 0
