@@ -124,7 +124,7 @@ class Book:
             late = self._late[0]
             try:
                 await late.write()
-            except Contradiction as error:
+            except (Contradiction, NotInJournal) as error:
                 log.error("the job %s could not be written down: %s", late.job.id, error)
             except JournalError:
                 break
@@ -172,6 +172,7 @@ class Book:
         try:
             await self._write_down(job, position)
         except BaseException:
+            session.jobs.pop(job.id, None)
             self.usage[session.owner, job.day] -= work
             self.pixels.release_request(job)
             raise
@@ -223,7 +224,7 @@ class Book:
         job.session.forget(job)
         self._late = [late for late in self._late if late.job is not job]
         self.pixels.release_results(job)
-        self._journal.forget(job.session.id, job.id)
+        self._journal.forget(job.session.id, job.id).add_done_callback(partial(self._after_forgetting, job))
 
     async def store_result(self, job: Job, tile: Tile) -> None:
         """Keep a tile of a result. Where there is no room, results that nobody came for have to go.
@@ -241,6 +242,10 @@ class Book:
 
     async def _write_down(self, job: Job, position: int) -> None:
         session = job.session
+        if self._is_late(job):
+            await self.catch_up()
+            if self._is_late(job):
+                raise JournalError("journal_unavailable", "it still holds an earlier job of this id")
         self._reserve_numbers(session)
         reserved = session.reserved
         if not session.stored:
@@ -282,6 +287,15 @@ class Book:
                 log.error("the job %s will be written down later: %s", late.job.id, error)
                 self._late.append(late)
         late.job.session.now_safe(entry)
+
+    def _after_forgetting(self, job: Job, written: Future[None]) -> None:
+        """A job that the journal still holds would be done once more by the next daemon, or told of."""
+        if not written.cancelled() and isinstance(written.exception(), JournalError):
+            self._late.append(_Late(job, lambda: self._journal.forget(job.session.id, job.id)))
+
+    def _is_late(self, job: Job) -> bool:
+        """Whether something is yet to be written down of an earlier job with the same id."""
+        return any(late.job.session is job.session and late.job.id == job.id for late in self._late)
 
     def _refund(self, job: Job, work: int) -> None:
         if work:

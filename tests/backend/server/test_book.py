@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -463,3 +463,65 @@ async def test_events_that_make_no_sense_cost_nobody_the_start(tmp_path: Path) -
     journal.close()
     async with opened(tmp_path) as (_, waiting):
         assert "b" in [job.id for job in waiting]
+
+
+async def test_what_is_forgotten_while_the_journal_is_locked_is_not_done_again(tmp_path: Path) -> None:
+    """A job that ended and was acknowledged in that time is gone from the journal once that can be written."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        with locked(tmp_path):
+            await book.end(job, Done("a", 1.0))
+            book.forget(job)
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
+    async with opened(tmp_path) as (book, waiting):
+        [session] = book.sessions.values()
+        assert (waiting, session.jobs) == ([], {})
+
+
+async def test_an_id_is_free_again_once_its_job_is_forgotten(tmp_path: Path) -> None:
+    """A job is refused while the journal still holds an earlier one of its id, and is a new one afterwards."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.end(job, Done("a", 1.0))
+        with locked(tmp_path):
+            book.forget(job)
+            await asyncio.sleep(0.3)
+            with pytest.raises(JournalError):
+                await accepted(book, job.session)
+            assert job.session.jobs == {}
+        await asyncio.sleep(0.1)
+        await accepted(book, job.session)
+    async with opened(tmp_path) as (book, waiting):
+        assert [job.id for job in waiting] == ["a"]
+
+
+async def test_a_job_that_the_journal_lost_holds_up_no_other(tmp_path: Path) -> None:
+    """Where the journal began anew, what is late of an earlier job is given up, and the rest is written down."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        lost, kept = [await accepted(book, session, name) for name in "ab"]
+        with locked(tmp_path) as other:
+            other.execute("DELETE FROM events WHERE job = 'a'")
+            other.execute("DELETE FROM jobs WHERE job = 'a'")
+            for job in (lost, kept):
+                await book.end(job, Done(job.id, 1.0))
+            other.execute("COMMIT")
+            other.execute("BEGIN")
+        await asyncio.sleep(0.1)
+    async with opened(tmp_path) as (book, waiting):
+        [session] = book.sessions.values()
+        assert waiting == []
+        assert told(session) == [Accepted("b", 0), Done("b", 1.0)]
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[sqlite3.Connection]:
+    """Another process has the journal to itself."""
+    other = sqlite3.connect(home / "journal.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield other
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
