@@ -26,7 +26,7 @@ from .book import Book, Keep
 from .connection import Connection, House
 from .hosts import Host
 from .journal import Journal
-from .memory import give_back
+from .memory import give_back, keep_in_shape
 from .queue import JobQueue
 from .tiles import TileStore
 
@@ -84,6 +84,7 @@ class Daemon:
         Raises `OSError` if the address or the folder cannot be used.
         """
         options = self._options
+        keep_in_shape()
         waiting = await self._book.open()
         try:
             async with serve(

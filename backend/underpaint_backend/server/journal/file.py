@@ -37,6 +37,7 @@ SETTINGS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -256",  # KiB; what is written is seldom read, and 2 MiB would fill up over thousands of jobs
     "PRAGMA wal_autocheckpoint = 1000",  # pages
     "PRAGMA journal_size_limit = 4194304",  # bytes that a WAL keeps which grew beyond it
 )
