@@ -20,6 +20,8 @@ from pathlib import Path
 import underpaint
 from underpaint.pictures import BadPicture, Order, inpainting, lay_over, open_picture
 
+AT_ONCE = 8
+"""Pictures that wait or are painted at the same time."""
 DAY = 24 * 3600.0
 """Seconds for which a daemon may be away."""
 
@@ -65,13 +67,17 @@ def tasks_in(folder: Path, prompt: str) -> list[Task]:
     return [task for task in tasks if not task.result.exists()]
 
 
-async def paint(client: underpaint.Client, task: Task, model: str) -> None:
-    """Have one picture painted, or go on with the job of an earlier run, and save it before the daemon forgets it."""
+async def paint(client: underpaint.Client, task: Task, model: str) -> bool:
+    """Have one picture painted, or go on with the job of an earlier run, and save it before the daemon forgets it.
+
+    True if it was refused for the moment only.
+    """
     try:
         order, job = task.order(model), task.job
     except BadPicture as error:
         print(error, file=sys.stderr, flush=True)
-        return
+        return False
+    again = False
     if job not in client.open:
         client.submit(order.request, order.tiles, job=job, previews=False)
     async for event in client.follow(job):
@@ -82,17 +88,26 @@ async def paint(client: underpaint.Client, task: Task, model: str) -> None:
             print(task.result, flush=True)
         elif isinstance(event, (underpaint.Failed, underpaint.Error)):
             print(f"{task.photo}: {event.error.message}", file=sys.stderr, flush=True)
+            again = isinstance(event, underpaint.Error) and event.error.retryable
+    return again
 
 
 async def watch(client: underpaint.Client, arguments: argparse.Namespace) -> None:
     """Paint what is in the folder, and then what comes. A picture that failed is tried again when its files change."""
     seen: set[Task] = set()
+    window = asyncio.Semaphore(AT_ONCE)
+
+    async def attempt(task: Task) -> None:
+        async with window:
+            if await paint(client, task, arguments.model):
+                seen.discard(task)
+
     async with asyncio.TaskGroup() as jobs:
         while True:
             for task in tasks_in(arguments.folder, arguments.prompt):
                 if task not in seen:
                     seen.add(task)
-                    jobs.create_task(paint(client, task, arguments.model))
+                    jobs.create_task(attempt(task))
             if arguments.once:
                 return
             await asyncio.sleep(arguments.interval)
