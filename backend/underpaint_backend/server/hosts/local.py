@@ -59,6 +59,11 @@ class _Run:
         self.cancel_wanted = False
         self.events: asyncio.Queue[Record] = asyncio.Queue()
 
+    async def end(self) -> None:
+        """Drop what is said of it up to its end."""
+        while not isinstance(await self.events.get(), TERMINAL):
+            pass
+
 
 class LocalHost:
     """Runs jobs in one subprocess; implements `Host`."""
@@ -122,9 +127,12 @@ class LocalHost:
             return
         run.cancel_wanted = True
         self._changed.set()
-        if run.submitted and run.process is not None and run.process.stdin is not None:
+        if run.process is None:
+            return
+        if run.submitted and run.process.stdin is not None:
             run.process.stdin.write(frame(Cancel(job)))
-            asyncio.get_running_loop().call_later(CANCEL_PATIENCE, self._kill_if_it_hangs, run)
+        # Also while the pixels travel: a worker that hangs does not take them.
+        asyncio.get_running_loop().call_later(CANCEL_PATIENCE, self._kill_if_it_hangs, run)
 
     async def free_memory(self) -> Memory | None:
         if self._worker.state != "ready":
@@ -225,13 +233,13 @@ class LocalHost:
     async def _abandon(self, run: _Run) -> None:
         """Nobody follows this job any more: stop it, and see it end, so that it cannot speak into the next one."""
         assert run.process is not None
-        await _send(run.process, Cancel(run.job))
         try:
             async with asyncio.timeout(GRACE):
-                while not isinstance(await run.events.get(), TERMINAL):
-                    pass
+                await _send(run.process, Cancel(run.job))
+                await run.end()
         except TimeoutError:
             _kill(run.process)
+            await run.end()  # or the next job would be given to a worker that is about to go
 
     def _kill_if_it_hangs(self, run: _Run) -> None:
         if self._run is run and run.process is not None:
