@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import sys
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
-from underpaint_protocol.messages import Failed, Request, Submit, Worker
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import TERMINAL, Cancelled, Done, Failed, Request, Result, Submit, Tile, Worker
+from underpaint_protocol.tiles import name_of
 
-JOB = Submit("job", Request("primer-inpaint", "text_to_image", 64, 64))
+JOB = Submit("job", Request("primer-inpaint", "text_to_image", 64, 64, steps=1))
+LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
 
 
 async def test_a_worker_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -27,3 +35,101 @@ async def test_a_worker_that_never_starts_is_given_up(monkeypatch: pytest.Monkey
     assert end.error.code == "worker_unavailable"
     assert "exit code 7" in end.error.message
     assert [worker.state for worker in states] == ["restarting"] * (MAX_FAILED_STARTS - 1) + ["failed"]
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[LocalHost]:
+    """A host whose worker has done a job."""
+    running = LocalHost(LocalOptions(device="cpu", threads=1))
+    await running.start(lambda worker: None)
+    assert isinstance((await run(running, JOB))[-1], Done)
+    yield running
+    await running.close()
+
+
+async def test_a_worker_that_dies_in_the_middle_of_the_pixels_costs_one_attempt(host: LocalHost) -> None:
+    """The job fails with the reason, the next worker hears nothing of it, and the same job is done by that one."""
+    tiles, sent = many_tiles(), asyncio.Event()
+
+    async def pixels() -> AsyncIterator[Tile]:
+        for number, tile in enumerate(tiles):
+            if number == len(tiles) // 2:
+                os.kill(worker_of(host), signal.SIGKILL)
+                sent.set()
+            yield tile
+
+    messages = [message async for message in host.run(JOB, pixels())]
+    assert sent.is_set()
+    [end] = messages
+    assert isinstance(end, Failed)
+    assert end.error.code == "worker_died"
+    again = await run(host, JOB, tiles)
+    assert [type(message) for message in again if isinstance(message, TERMINAL)] == [Done]
+    assert isinstance(again[-1], Done)
+    named = {name for message in again if isinstance(message, Result) for name in message.image.tiles}
+    assert {message.name for message in again if isinstance(message, Tile)} == named
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["while it paints", "while the pixels travel"])
+async def test_a_worker_that_hangs_after_a_cancel_is_killed(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """It has some time to end the job; the next job is done by another worker."""
+    monkeypatch.setattr(local, "CANCEL_PATIENCE", 0.3)
+    first, heard = worker_of(host), asyncio.Event()
+    if not begun:
+        os.kill(first, signal.SIGSTOP)
+
+    async def follow() -> list[Record]:
+        messages = []
+        async for message in host.run(LONG, one_by_one([] if begun else many_tiles())):
+            messages.append(message)
+            heard.set()
+        return messages
+
+    running = asyncio.create_task(follow())
+    if begun:
+        await heard.wait()
+        os.kill(first, signal.SIGSTOP)
+    else:
+        await asyncio.sleep(0.2)
+    host.cancel("long")
+    async with asyncio.timeout(10):
+        end = (await running)[-1]
+    assert isinstance(end, Failed | Cancelled)
+    assert isinstance((await run(host, JOB))[-1], Done)
+    assert worker_of(host) != first
+
+
+async def test_a_worker_that_hangs_and_is_left_is_killed(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops following a job does not wait for a worker that does not answer."""
+    monkeypatch.setattr(local, "GRACE", 0.3)
+    messages = host.run(LONG, one_by_one([]))
+    await anext(messages)
+    first = worker_of(host)
+    os.kill(first, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        await messages.aclose()
+    assert isinstance((await run(host, JOB))[-1], Done)
+    assert worker_of(host) != first
+
+
+def many_tiles() -> list[Tile]:
+    """More pixels than fit into a pipe and what is buffered before it."""
+    contents = [bytes([number]) * (256 << 10) for number in range(32)]
+    return [Tile(name_of(data), len(data), data) for data in contents]
+
+
+def worker_of(host: LocalHost) -> int:
+    """The worker's process."""
+    assert host._process is not None
+    return host._process.pid
+
+
+async def one_by_one(tiles: Sequence[Tile]) -> AsyncIterator[Tile]:
+    for tile in tiles:
+        yield tile
+
+
+async def run(host: LocalHost, submit: Submit, tiles: Sequence[Tile] = ()) -> list[Record]:
+    return [message async for message in host.run(submit, one_by_one(tiles))]

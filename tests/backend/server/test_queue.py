@@ -543,4 +543,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=40, stateful_step_count=40)
+TestQueue.settings = settings(max_examples=30, stateful_step_count=40)
