@@ -183,8 +183,10 @@ class Book:
         """The job is given to a worker."""
         job.attempts += 1
         self._reserve_numbers(job.session)
-        entry = job.session.tell(job, Started(job.id, job.attempts), safe=False)
-        attempts = job.attempts
+        attempts = told = job.attempts
+        if any(late.job is job for late in self._late):
+            told = job.state.attempt or attempts  # A daemon that knows of no start must not tell a lower one.
+        entry = job.session.tell(job, Started(job.id, told), safe=False)
         await self._safely(_Late(job, lambda: self._journal.start(job.session.id, job.id, attempts)), entry)
 
     def unstart(self, job: Job) -> None:

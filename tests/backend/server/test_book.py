@@ -515,6 +515,16 @@ async def test_a_job_that_the_journal_lost_holds_up_no_other(tmp_path: Path) -> 
         assert told(session) == [Accepted("b", 0), Done("b", 1.0)]
 
 
+async def test_attempts_that_were_not_written_down_are_told_as_one(tmp_path: Path) -> None:
+    """The next daemon, which does not know of them, tells no lower attempt than its client has heard."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        with locked(tmp_path):
+            await book.start(job)
+            await book.start(job)
+            assert told(job.session) == [Accepted("a", 0), Started("a", 1), Started("a", 1)]
+
+
 @contextmanager
 def locked(home: Path) -> Iterator[sqlite3.Connection]:
     """Another process has the journal to itself."""
