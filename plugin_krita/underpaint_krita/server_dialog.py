@@ -8,8 +8,8 @@ from .qt import QtWidgets
 from .settings import DEFAULT_SERVER, Settings
 
 ABOUT_TOKENS = (
-    "On this machine the token is found by itself. For another machine, copy it from the file “token” there. "
-    "It is sent to that server only."
+    "On this machine the token is found by itself. For another machine, enter the one that you were given for it, "
+    "or copy it from the file “token” there if it is yours. It is sent to that server only."
 )
 
 

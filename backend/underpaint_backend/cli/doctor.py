@@ -7,12 +7,13 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 
-from underpaint_protocol.locations import DEFAULT_PORT, data_folder, token_file
+from underpaint_protocol.locations import data_folder, token_file
 from underpaint_protocol.messages import Worker
 
 from ..client import Refused, connect
 from ..models.catalog import default_roots, find_models
 from ..server.hosts.local import LocalHost, LocalOptions
+from .reach import own_address
 
 PATIENCE = 120.0
 """Seconds that a worker may take to import its libraries, on a slow disk."""
@@ -59,13 +60,15 @@ async def _worker() -> tuple[bool, str]:
 
 
 async def _daemon() -> tuple[bool, str]:
-    url = f"ws://127.0.0.1:{DEFAULT_PORT}"
+    url = own_address()
     try:
         token = token_file().read_text(encoding="ascii").strip()
         async with connect(url, token) as client:
             return True, f"{client.welcome.server} answers at {url}"
-    except OSError:
+    except FileNotFoundError:
         return False, "never ran for this user. Start it with “underpaint serve”."
+    except (OSError, ValueError) as error:
+        return False, f"{token_file()} cannot be read: {error}"
     except Refused as refused:
         return False, str(refused)
 

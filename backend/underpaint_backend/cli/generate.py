@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -12,12 +14,11 @@ from PIL import Image
 from underpaint_protocol.client import Event, Picture
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.geometry import Box
-from underpaint_protocol.locations import DEFAULT_PORT, token_file
 from underpaint_protocol.messages import Progress, Request
 
 from ..client import Refused, connect
 from ..pictures import BadPicture, Order, inpainting, lay_over, open_picture
-from . import CommandError
+from . import CommandError, reach
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,27 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="512x512", metavar="WxH", help="of a picture without --image")
     parser.add_argument("--model", default="primer-inpaint")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT")
-    parser.add_argument("--strength", type=float, default=1.0, help="0 to 1; less keeps more of what is there")
+    parser.add_argument("--strength", type=float, default=1.0, help="0.01 to 1; less keeps more of what is there")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--scheduler")
     parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a random one)")
-    parser.add_argument("--url", default=f"ws://127.0.0.1:{DEFAULT_PORT}", help="the daemon (default: %(default)s)")
+    reach.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Paint one picture; the exit code is 1 if the daemon could not."""
-    if arguments.output.suffix.lower() != ".png" or not arguments.output.absolute().parent.is_dir():
-        raise CommandError(f"--output must be a PNG in a folder that exists; it was {arguments.output}")
+    logging.getLogger("underpaint").setLevel(logging.ERROR)  # what went wrong is said once, at the end
+    output: Path = arguments.output
+    if output.suffix.lower() != ".png" or output.is_dir() or not output.absolute().parent.is_dir():
+        raise CommandError(f"--output must be a PNG in a folder that exists; it was {output}")
     try:
         canvas, order = _order(arguments)
-        token = token_file().read_text(encoding="ascii").strip()
     except (BadPicture, InvalidField) as error:
         raise CommandError(str(error)) from None
-    except FileNotFoundError:
-        raise CommandError("the daemon never ran for this user. Start it with “underpaint serve”") from None
     try:
-        picture = asyncio.run(_paint(arguments.url, token, order))
+        picture = asyncio.run(_paint(reach.reach(arguments), order))
     except Refused as refused:
         print(f"underpaint: {refused}", file=sys.stderr)
         return 1
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
     if (arguments.image is None) != (arguments.mask is None):
-        raise CommandError("--image and --mask go together")
+        missing = "--mask, in which white is painted and black stays" if arguments.mask is None else "--image"
+        raise CommandError(f"--image and --mask go together: give the {missing}")
     width, height = _size(arguments.size)
     settings = Request(
         model=arguments.model,
@@ -85,15 +86,15 @@ def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
 
 
 def _size(words: str) -> tuple[int, int]:
-    width, _, height = words.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    sides = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", words)
+    if sides is None:
         raise CommandError(f"--size must be like 512x512; it was {words}")
-    return int(width), int(height)
+    return int(sides[1]), int(sides[2])
 
 
-async def _paint(url: str, token: str, order: Order) -> Picture:
+async def _paint(daemon: reach.Reach, order: Order) -> Picture:
     """Have the order painted, with a progress bar. Raises `Refused` if that fails."""
-    async with connect(url, token, client="underpaint generate") as client:
+    async with connect(daemon.url, daemon.token, client="underpaint generate", ssl=daemon.tls) as client:
         (picture,) = await client.paint(order.request, order.tiles, watch=show_progress)
         return picture
 

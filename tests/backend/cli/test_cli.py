@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from underpaint_backend.cli.krita import krita_environment
-from underpaint_backend.launch import Launched, launch
+from underpaint_backend.launch import Launched, launch, launched
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.pictures import open_picture
+
+from tests.backend.cli.test_token import added
+from tests.certificates import self_signed
 
 
 def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +35,8 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--image", __file__, "--mask", __file__], "is not a PNG, JPEG or WebP picture"),
         (["--image", "x.png"], "--image and --mask go together"),
         (["--size", "big"], "--size must be like 512x512"),
+        (["--size", "²x64"], "--size must be like 512x512"),
+        (["--url", "wss://box.example"], "wants a token of its own"),
         (["--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
         (["--steps", "10000"], "steps must be from 1 to 1000"),
         (["--output", "nowhere/out.png"], "in a folder that exists"),
@@ -48,11 +53,44 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str
 
 
 def test_a_bad_address_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> None:
-    """An address that is none is told like a daemon that does not answer."""
+    """An address that is none is told as such, with what one looks like."""
     run = underpaint(daemon.home, "generate", "a cat", "--output", str(tmp_path / "out.png"), "--url", "nonsense")
-    assert run.returncode == 1
-    assert "nonsense" in run.stderr
+    assert run.returncode == 2
+    assert "nonsense is no address" in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_damaged_token_is_said_in_one_line(tmp_path: Path) -> None:
+    """Bytes that are no token are no reason for a traceback."""
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbf\xe2\x80\xa6")
+    run = underpaint(tmp_path, "generate", "a cat", "--output", str(tmp_path / "out.png"))
+    assert run.returncode == 2
+    assert "cannot be read" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_guest_paints_on_a_box_with_a_certificate_of_its_own(tmp_path: Path) -> None:
+    """With a token from `token add` and the fingerprint from the box's log, and with no other one."""
+    box, pair = tmp_path / "home", self_signed(tmp_path)
+    token = added(box, "anna")
+    words = ["--listen", "127.0.0.1:0", "--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)]
+    with launched(box, "--threads", "1", *words) as daemon:
+        (line,) = [line for line in daemon.log.read_text().splitlines() if "fingerprint" in line]
+        guest = ["--url", daemon.url, "--token", token, "--output", str(tmp_path / "out.png"), "--size", "64x64"]
+        painted = underpaint(
+            tmp_path / "guest", "generate", "a cat", "--steps", "1", *guest, "--trust", line.partition(" is ")[2]
+        )
+        assert painted.returncode == 0, painted.stderr
+        refused = underpaint(tmp_path / "guest", "generate", "a cat", *guest, "--trust", "0" * 64)
+    assert refused.returncode == 2
+    assert "another certificate" in refused.stderr
+
+
+def test_a_daemon_on_another_port_is_found(tmp_path: Path, daemon: Launched) -> None:
+    """A command asks where this user's daemon wrote down that it listens."""
+    words = ["--steps", "1", "--size", "64x64", "--output", str(tmp_path / "out.png")]
+    run = underpaint(daemon.home, "generate", "a cat", *words)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_photograph_lies_as_its_camera_was_held(tmp_path: Path) -> None:

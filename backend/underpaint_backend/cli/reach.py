@@ -1,0 +1,96 @@
+"""How a command reaches the daemon: which address, with which token, trusting whose certificate."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from underpaint_protocol.locations import DEFAULT_PORT, launch_file, token_file
+
+from ..client import Refused, connect
+from . import CommandError
+
+__all__ = ["Reach", "Refused", "add_arguments", "connect", "own_address", "reach"]
+
+VARIABLE = "UNDERPAINT_TOKEN"
+PATIENCE = 10.0
+"""Seconds that a server gets to show its certificate."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What `connect` needs."""
+
+    url: str
+    token: str = field(repr=False)
+    tls: ssl.SSLContext | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options about the daemon."""
+    parser.add_argument("--url", default=own_address(), help="the daemon (default: %(default)s)")
+    parser.add_argument("--token", help=f"for a daemon of somebody else's; better in the variable {VARIABLE}")
+    parser.add_argument("--trust", metavar="FINGERPRINT", help="of the daemon's own certificate, as its log shows it")
+
+
+def reach(arguments: argparse.Namespace) -> Reach:
+    """The daemon that was asked for. Raises `CommandError` if something is missing."""
+    if not (arguments.url.startswith(("ws://", "wss://")) and _host(arguments.url)):
+        raise CommandError(f"{arguments.url} is no address; one looks like ws://127.0.0.1:{DEFAULT_PORT}")
+    tls = None if arguments.trust is None else _trusting(arguments.url, arguments.trust)
+    return Reach(arguments.url, _token(arguments), tls)
+
+
+def own_address() -> str:
+    """Where this user's daemon listened last, as it wrote down itself; else where it listens if nobody says."""
+    try:
+        words = json.loads(launch_file().read_text(encoding="utf-8"))
+        host, _, port = words[words.index("--listen") + 1].rpartition(":")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return f"ws://127.0.0.1:{DEFAULT_PORT}"
+    anywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+    return f"{'wss' if '--tls-cert' in words else 'ws'}://{anywhere.get(host, host)}:{port}"
+
+
+def _token(arguments: argparse.Namespace) -> str:
+    given = arguments.token or os.environ.get(VARIABLE)
+    if given:
+        return str(given).strip()
+    if arguments.url != own_address() and _host(arguments.url) not in ("127.0.0.1", "localhost", "::1"):
+        raise CommandError(f"{arguments.url} wants a token of its own: give it with --token, or in {VARIABLE}")
+    try:
+        return token_file().read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise CommandError("the daemon never ran for this user. Start it with “underpaint serve”") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{token_file()} cannot be read: {error}") from None
+
+
+def _trusting(url: str, fingerprint: str) -> ssl.SSLContext:
+    """Trust the certificate with this SHA-256 fingerprint and no other. The token goes to nobody who lacks its key."""
+    wanted = "".join(character for character in fingerprint.lower() if character in "0123456789abcdef")
+    try:
+        address = (_host(url), urlsplit(url).port or 443)
+        shown = ssl.get_server_certificate(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{url} shows no certificate: {error}") from None
+    found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest()
+    if found != wanted:
+        raise CommandError(f"{url} shows another certificate, with the fingerprint {found}. Nothing was sent")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is known by more than its name
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=shown)
+    return context
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
