@@ -43,6 +43,7 @@ class Panel(QtWidgets.QWidget):
         self.prompt = PromptEdit("What should be there?", lines=4)
         self.negative_prompt = PromptEdit("What should not?", lines=2)
         self.model = QtWidgets.QComboBox()
+        self._patience = _WheelPatience(self)
         self.strength = _Amount(1, 100, 100, " %")
         self.steps = _Amount(1, 100, 20)
         self.seed = _SeedEdit()
@@ -53,6 +54,8 @@ class Panel(QtWidgets.QWidget):
         self.notice = _StateLine()
         self.start_button = _button("Start Underpaint", "start", "Start the daemon on this machine")
         self.server_button = _server_button()
+        for widget in (self.model, *self.strength.parts, *self.steps.parts):
+            self._patience.spare(widget)
         self._name_widgets()
         self._lay_out()
         self._connect()
@@ -203,6 +206,21 @@ class PromptEdit(QtWidgets.QPlainTextEdit):
             super().keyPressEvent(event)
 
 
+class _WheelPatience(QtCore.QObject):
+    """Keeps the wheel, which scrolls the docker, from changing a value that it passes over."""
+
+    def spare(self, widget: QtWidgets.QWidget) -> None:
+        """Let `widget` hear of the wheel only once it was chosen with a click or the keyboard."""
+        widget.setFocusPolicy(QtCore.Qt.FocusPolicy.StrongFocus)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        if event.type() == QtCore.QEvent.Type.Wheel and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
 class _Amount(QtWidgets.QWidget):
     """A slider and a number that move together."""
 
@@ -216,7 +234,8 @@ class _Amount(QtWidgets.QWidget):
             widget.setValue(value)
         self.slider.valueChanged.connect(self.number.setValue)
         self.number.valueChanged.connect(self.slider.setValue)
-        row = _row(self.slider, self.number)
+        self.parts = (self.slider, self.number)
+        row = _row(*self.parts)
         self.setLayout(row)
 
     def value(self) -> int:

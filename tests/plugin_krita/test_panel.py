@@ -50,6 +50,19 @@ panel.seed.number.setText("9223372036854775807")
 facts["kept seeds"] = [panel.wishes().seed, panel.wishes().seed]
 panel.seed.number.setText("9999999999999999999")
 facts["largest seed"] = panel.wishes().seed
+def wheel(widget):
+    where, zero = QtCore.QPointF(2, 2), QtCore.QPoint(0, 0)
+    none = QtCore.Qt.MouseButton.NoButton
+    unmodified = QtCore.Qt.KeyboardModifier.NoModifier
+    phase = QtCore.Qt.ScrollPhase.NoScrollPhase
+    event = QtGui.QWheelEvent(where, where, zero, QtCore.QPoint(0, 120), none, unmodified, phase, False)
+    application.sendEvent(widget, event)
+
+before = [panel.steps.value(), panel.strength.value(), panel.model.currentIndex()]
+for widget in (panel.steps.number, panel.steps.slider, panel.strength.slider, panel.strength.number, panel.model):
+    widget.clearFocus()
+    wheel(widget)
+facts["wheel"] = [panel.steps.value(), panel.strength.value(), panel.model.currentIndex()] == before
 panel.strength.slider.setValue(40)
 facts["strength"] = [panel.wishes().strength, panel.strength.number.value()]
 facts["Ctrl+Return"] = [key("ShortcutOverride"), key("KeyPress"), len(pressed)]
@@ -106,6 +119,11 @@ def test_the_chosen_model_stays_chosen(facts: dict[str, Any]) -> None:
 def test_a_model_may_take_more_steps_than_the_slider_has(facts: dict[str, Any]) -> None:
     """The slider grows."""
     assert facts["many steps"] == 500
+
+
+def test_scrolling_over_the_docker_changes_nothing(facts: dict[str, Any]) -> None:
+    """The wheel turns a value only where somebody chose it first."""
+    assert facts["wheel"]
 
 
 def test_seeds_are_drawn_or_kept(facts: dict[str, Any]) -> None:
