@@ -55,7 +55,7 @@ def wheel(widget):
     none = QtCore.Qt.MouseButton.NoButton
     unmodified = QtCore.Qt.KeyboardModifier.NoModifier
     phase = QtCore.Qt.ScrollPhase.NoScrollPhase
-    event = QtGui.QWheelEvent(where, where, zero, QtCore.QPoint(0, 120), none, unmodified, phase, False)
+    event = QtGui.QWheelEvent(where, where, zero, QtCore.QPoint(0, -120), none, unmodified, phase, False)
     application.sendEvent(widget, event)
 
 before = [panel.steps.value(), panel.strength.value(), panel.model.currentIndex()]
