@@ -44,6 +44,7 @@ from .messages import (
     Request,
     Resume,
     Resumed,
+    Started,
     Status,
     Submit,
     Tile,
@@ -349,6 +350,10 @@ class ClientSession:
             raise OutOfOrder("the server speaks of a job that is not running")
         if job.settled:
             return []  # The daemon was killed before it had written the end down, and does the job again.
+        if job.state.ended and isinstance(message, Started):  # The same, but its pictures had not all come.
+            job.state = JobState()
+            job.state.accepted = True
+            job.download.forget()
         job.state.apply(message)
         if isinstance(message, Accepted):
             self._objection = None

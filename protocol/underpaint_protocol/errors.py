@@ -108,7 +108,10 @@ TABLE: Dict[str, Row] = {
         retryable=True,
     ),
     # What a job can ask wrongly.
-    "unknown_model": Row("There is no model called “{detail}” here.", "Choose one of the models in the list; “underpaint models” shows them, too."),
+    "unknown_model": Row(
+        "There is no model called “{detail}” here.",
+        "Choose one of the models in the list; “underpaint models” shows them, too.",
+    ),
     "unsupported_task": Row("The model “{model}” cannot do that: {detail}.", "Choose another model."),
     "unknown_scheduler": Row("There is no scheduler called “{detail}”.", "Choose one of: {known}."),
     "wrong_mask_size": Row(

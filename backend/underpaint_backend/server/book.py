@@ -12,7 +12,7 @@ import time
 from asyncio import Future
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -43,16 +43,26 @@ GRACE = 3600.0
 """Seconds for which nothing is too old after a start, and for which a session without jobs is remembered. Whoever sets
 the clock of the machine a year ahead must not lose the pictures that wait."""
 
+TOLD_ANYWAY = 30.0
+"""Seconds after which something is told that could not be written down."""
+
 NUMBERS = 2 * SPARE
 """Sequence numbers that are reserved at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Late:
-    """Something of a job that is to be written down."""
+    """Something of a job that is to be written down, and the message that waits for it."""
 
     job: Job
     write: Callable[[], Future[None]]
+    entry: Entry | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    def tell(self) -> None:
+        """Let the message go."""
+        if self.entry is not None:
+            self.job.session.now_safe(self.entry)
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,10 @@ class Book:
         self._journal.forget_usage_before(today())
 
     async def catch_up(self) -> None:
-        """Write down what could not be written down when it was told, in order; to be called now and then."""
+        """Write down what could not be written down when it happened, in order, and tell it; to be called often.
+
+        What waits for too long is told all the same: an artist need not wait for a disk that nobody looks after.
+        """
         while self._late:
             late = self._late[0]
             try:
@@ -128,8 +141,12 @@ class Book:
                 log.error("the job %s could not be written down: %s", late.job.id, error)
             except JournalError:
                 break
+            late.tell()
             if self._late and self._late[0] is late:
                 self._late.pop(0)
+        for late in self._late:
+            if time.monotonic() - late.since > TOLD_ANYWAY:
+                late.tell()
         for session in self.sessions.values():
             if session.is_held_up:
                 self._reserve_numbers(session)
@@ -187,7 +204,8 @@ class Book:
         if any(late.job is job for late in self._late):
             told = job.state.attempt or attempts  # A daemon that knows of no start must not tell a lower one.
         entry = job.session.tell(job, Started(job.id, told), safe=False)
-        await self._safely(_Late(job, lambda: self._journal.start(job.session.id, job.id, attempts)), entry)
+        await self._safely(_Late(job, lambda: self._journal.start(job.session.id, job.id, attempts)))
+        job.session.now_safe(entry)  # Also if it is not written: a client takes the same attempt twice for what it is.
 
     def unstart(self, job: Job) -> None:
         """The job was taken from its worker through no fault of its own."""
@@ -207,7 +225,7 @@ class Book:
         self._reserve_numbers(job.session)
         entry = job.session.tell(job, result, safe=False)
         row = _row(job.session, entry)
-        await self._safely(_Late(job, lambda: self._journal.append(row)), entry)
+        await self._safely(_Late(job, lambda: self._journal.append(row), entry))
 
     async def end(self, job: Job, message: Done | Failed | Cancelled) -> None:
         """The job ended."""
@@ -219,7 +237,7 @@ class Book:
         if not isinstance(message, Done):
             self._refund(job, job.work if isinstance(message, Failed) else round(job.work * (1 - done)))
         row, now = _row(job.session, entry), time.time()
-        await self._safely(_Late(job, lambda: self._journal.end(row, now)), entry)
+        await self._safely(_Late(job, lambda: self._journal.end(row, now), entry))
 
     def forget(self, job: Job) -> None:
         """The client has everything, or nobody came for it."""
@@ -276,19 +294,23 @@ class Book:
         row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
         return self._journal.open_session(row)
 
-    async def _safely(self, late: _Late, entry: Entry) -> None:
-        """Write something down and tell it then; if that fails it is told to whoever listens, and written later."""
+    async def _safely(self, late: _Late) -> None:
+        """Write something down and tell it then, or later if that fails.
+
+        What were told and not written would happen once more if the daemon were killed.
+        """
         if any(other.job is late.job for other in self._late):
             self._late.append(late)
-        else:
-            try:
-                await late.write()
-            except (Contradiction, NotInJournal) as error:
-                log.error("the job %s could not be written down: %s", late.job.id, error)
-            except JournalError as error:
-                log.error("the job %s will be written down later: %s", late.job.id, error)
-                self._late.append(late)
-        late.job.session.now_safe(entry)
+            return
+        try:
+            await late.write()
+        except (Contradiction, NotInJournal) as error:
+            log.error("the job %s could not be written down: %s", late.job.id, error)
+        except JournalError as error:
+            log.error("the job %s will be written down later: %s", late.job.id, error)
+            self._late.append(late)
+            return
+        late.tell()
 
     def _after_forgetting(self, job: Job, written: Future[None]) -> None:
         """A job that the journal still holds would be done once more by the next daemon, or told of."""

@@ -39,6 +39,8 @@ PING_INTERVAL = 20.0
 """Seconds between pings, which keep idle proxies from closing the connection."""
 CHORES_INTERVAL = 5.0
 """Seconds between two looks at what has grown too old, and at tokens that were taken back."""
+CATCH_UP_INTERVAL = 0.5
+"""Seconds between two tries to write down what the journal did not take."""
 RESTARTING = 1012
 """Close code of RFC 6455's registry: the service restarts, and clients may come again."""
 
@@ -104,7 +106,8 @@ class Daemon:
             ) as server:
                 for job in waiting:
                     await self._queue.add(job)
-                tasks = [asyncio.create_task(self._queue.work()), asyncio.create_task(self._do_chores())]
+                chores = (self._queue.work(), self._do_chores(), self._catch_up())
+                tasks = [asyncio.create_task(chore) for chore in chores]
                 await self._host.start(self._tell)
                 try:
                     yield server
@@ -187,8 +190,16 @@ class Daemon:
                     log.exception("a chore failed")
 
     async def _keep_books(self) -> None:
-        await self._book.catch_up()
         self._book.expire()
+
+    async def _catch_up(self) -> None:
+        """What waits for a journal that was full or locked goes on soon after there is room."""
+        while True:
+            await asyncio.sleep(CATCH_UP_INTERVAL)
+            try:
+                await self._book.catch_up()
+            except Exception:
+                log.exception("what waits for the journal could not be written down")
 
     async def _see_revoked_tokens_off(self) -> None:
         """Nobody stays whose token was taken back, also if its name was given again. Jobs go on: a file that somebody

@@ -391,7 +391,7 @@ async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
 
 
 async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path: Path) -> None:
-    """A result and an end are told at once, and are there after a restart if there was room before it."""
+    """A result and an end are told when they are written down, and are there after a restart."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
         await book.start(job)
@@ -399,16 +399,32 @@ async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path:
         filler.execute("BEGIN EXCLUSIVE")
         result = await painted(book, job)
         await book.end(job, Done("a", 1.0))
-        assert told(job.session)[-2:] == [result, Done("a", 1.0)]
         await book.catch_up()
+        assert told(job.session)[-1] == Started("a", 1)
         filler.execute("ROLLBACK")
         filler.close()
         await asyncio.sleep(0.1)
         await book.catch_up()
+        assert told(job.session)[-2:] == [result, Done("a", 1.0)]
     async with opened(tmp_path) as (book, waiting):
         [session] = book.sessions.values()
         assert waiting == []
         assert told(session)[-2:] == [result, Done("a", 1.0)]
+
+
+async def test_nobody_waits_for_ever_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written down for half a minute is told all the same."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        await book.start(job)
+        filler = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        filler.execute("BEGIN EXCLUSIVE")
+        await book.end(job, Done("a", 1.0))
+        at(monkeypatch, books.TOLD_ANYWAY + 1)
+        await book.catch_up()
+        assert told(job.session)[-1] == Done("a", 1.0)
+        filler.execute("ROLLBACK")
+        filler.close()
 
 
 async def test_numbers_that_could_not_be_reserved_are_not_told(tmp_path: Path) -> None:
