@@ -201,6 +201,25 @@ def test_a_job_of_an_earlier_life_that_is_lost_ends() -> None:
 # Submitting
 
 
+def test_a_job_that_is_done_once_more_is_told_once() -> None:
+    """A daemon that was killed before it wrote an end down does the job again: no news to who heard the end."""
+    session = submitted()
+    assert receive(session, Done("a", 1.0, seq=2)) == [Done("a", 1.0, seq=2)]
+    again = [Started("a", 1, seq=10), Progress("a", "loading", 0.0, seq=11), Done("a", 2.0, seq=12)]
+    assert reconnected(session, Resumed(FIRST, ("a",)), *again) == []
+    session.acknowledge("a")
+    assert said(session)[-1] == Acknowledge("a")
+
+
+def test_a_job_whose_pixels_had_not_come_begins_anew_with_its_daemon() -> None:
+    """The end that was heard but not told gives way to that of the second time, and is told once."""
+    session = submitted()
+    assert receive(session, Result("a", 0, 5, IMAGE, seq=2), Done("a", 1.0, seq=3)) == []
+    events = reconnected(session, Resumed(FIRST, ("a",)), Started("a", 1, seq=10))
+    events += receive(session, Result("a", 0, 5, IMAGE, seq=11), Done("a", 2.0, seq=12), TILE)
+    assert [type(event) for event in events] == [Started, Picture, Done]
+
+
 def test_a_request_without_pixels_goes_at_once() -> None:
     """There is nothing to ask for first."""
     session = greeted()
