@@ -43,6 +43,9 @@ GRACE = 3600.0
 """Seconds for which nothing is too old after a start, and for which a session without jobs is remembered. Whoever sets
 the clock of the machine a year ahead must not lose the pictures that wait."""
 
+MAX_IDLE = 256
+"""Sessions of one token to which somebody might come back, though nothing waits in them."""
+
 TOLD_ANYWAY = 30.0
 """Seconds after which something is told that could not be written down."""
 
@@ -121,11 +124,12 @@ class Book:
             if job.ended_at is not None and now - job.ended_at > self._keep.seconds:
                 log.warning("nobody came for the job %s of %r in time; it is forgotten", job.id, job.session)
                 self.forget(job)
-        for session in list(self.sessions.values()):
-            if session.outbox is None and not session.jobs and now - session.left_at > GRACE:
-                del self.sessions[session.id]
-                if session.stored:
-                    self._journal.forget_session(session.id)
+        for session in self._idle():
+            if now - session.left_at > GRACE:
+                self._forget_session(session)
+        for idle in self._idle_by_owner().values():
+            for session in idle[:-MAX_IDLE]:
+                self._forget_session(session)
         self._journal.forget_usage_before(today())
 
     async def catch_up(self) -> None:
@@ -348,6 +352,22 @@ class Book:
             session.not_reserved()
         else:
             session.now_reserved(below)
+
+    def _idle(self) -> list[Session]:
+        """Sessions to which somebody might come back, though nothing waits in them; who left first comes first."""
+        idle = [session for session in self.sessions.values() if session.outbox is None and not session.jobs]
+        return sorted(idle, key=lambda session: session.left_at)
+
+    def _idle_by_owner(self) -> dict[str, list[Session]]:
+        by_owner: dict[str, list[Session]] = {}
+        for session in self._idle():
+            by_owner.setdefault(session.owner, []).append(session)
+        return by_owner
+
+    def _forget_session(self, session: Session) -> None:
+        del self.sessions[session.id]
+        if session.stored:
+            self._journal.forget_session(session.id)
 
     def _forget_oldest(self) -> bool:
         """Make room: of whoever's results take most, those go that ended first. False if there are none.

@@ -412,6 +412,18 @@ async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path:
         assert told(session)[-2:] == [result, Done("a", 1.0)]
 
 
+async def test_whoever_comes_and_goes_is_remembered_up_to_a_bound(tmp_path: Path) -> None:
+    """Of sessions in which nothing waits, those of which somebody left last are kept, of each token so many."""
+    async with opened(tmp_path) as (book, _):
+        sessions = [book.new_session("anna", "test") for _ in range(books.MAX_IDLE + 10)]
+        for number, session in enumerate(sessions):
+            session.left_at = time.monotonic() + number
+        other = book.new_session("bert", "test")
+        other.left_at = time.monotonic()
+        book.expire()
+        assert list(book.sessions.values()) == [*sessions[10:], other]
+
+
 async def test_nobody_waits_for_ever_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written down for half a minute is told all the same."""
     async with opened(tmp_path) as (book, _):
