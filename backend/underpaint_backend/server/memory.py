@@ -1,8 +1,8 @@
 """How the C library deals with memory, where it is glibc; elsewhere nothing here happens.
 
 Tiles of a quarter of a MiB are held for a moment each, by several threads. Left alone, glibc keeps them in a heap for
-each thread, among small things that stay, and what they leave behind is free but scattered: a daemon grew by 4.8 to
-8.4 % over 5,000 jobs, of which tracemalloc saw nothing (`run.py bench soak`).
+each thread, and what they leave behind is free but scattered. Giving every tile's memory back to the system at once
+would end that, but takes half of the daemon's throughput (`run.py bench throughput`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+M_ARENA_MAX = -8
 """From glibc's malloc.h."""
-LARGE = 128 << 10
-"""Bytes from which on memory goes back to the system when it is freed. glibc begins with this, and raises it by itself
-unless it is told."""
 HEAPS = 2
 
 
@@ -23,7 +20,6 @@ def keep_in_shape() -> None:
     """To be called once, before there are many threads."""
     mallopt = _function("mallopt")
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_ARENA_MAX, HEAPS)
 
 
