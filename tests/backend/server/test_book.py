@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -563,3 +563,43 @@ def locked(home: Path) -> Iterator[sqlite3.Connection]:
     finally:
         other.execute("ROLLBACK")
         other.close()
+
+
+async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile that does not fill its cell, and a request that can never be there as a whole, are noticed beforehand."""
+    async with opened(tmp_path, room=1500) as (book, _):
+        for tile_name, data in TILES.items():
+            await book.pixels.store(Tile(tile_name, len(data), data))
+        assert await book.pixels.fit([IMAGE])
+        assert not await book.pixels.fit([replace(MASK, tiles=IMAGE.tiles)])
+        assert book.pixels.has_room_for([IMAGE])
+        assert not book.pixels.has_room_for([IMAGE, IMAGE])
+
+
+async def test_a_tile_of_a_result_that_is_evicted_at_once_is_stored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between writing and holding it, another one may have taken its place."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        pin, refused = TileStore.pin, []
+
+        def pin_late(store: TileStore, names: Sequence[bytes]) -> None:
+            if not refused:
+                refused.append(names)
+                raise KeyError(names[0])
+            pin(store, names)
+
+        monkeypatch.setattr(TileStore, "pin", pin_late)
+        await painted(book, job)
+        assert refused
+        assert book.pixels.held_bytes > 1024
+
+
+async def test_a_used_session_is_there_after_its_connection(tmp_path: Path) -> None:
+    """Whoever had jobs in it may come back to it."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session)
+        book.leave(session)
+        assert book.find(session.id, "anna") is session

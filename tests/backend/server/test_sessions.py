@@ -230,3 +230,10 @@ class Resuming(RuleBasedStateMachine):
 
 TestResuming = Resuming.TestCase
 TestResuming.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_session_without_a_log_is_restored_as_it_was(session: Session) -> None:
+    """Nothing was told that was not acknowledged, and the numbers go on."""
+    session.restore([])
+    assert session.after(0) is None
+    assert session.tell(begun(session), Started("a", 1)).seq == 2
