@@ -11,7 +11,6 @@ at this moment is *busy*: it is not in the index, and whoever wants to write it 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import stat
@@ -21,7 +20,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DIGEST_SIZE = 16
+from underpaint_protocol.fields import DIGEST_SIZE
+from underpaint_protocol.tiles import name_of
+
 PART = ".part"
 FILE_NAME = re.compile(rf"[0-9a-f]{{{2 * DIGEST_SIZE}}}({re.escape(PART)})?")
 
@@ -95,7 +96,7 @@ class TileStore:
             return
         tile, promised = None, 0
         try:
-            if _digest(data) != name:
+            if name_of(data) != name:
                 raise BadTile(f"the content of {name.hex()} does not match its name")
             self._make_room(len(data))
             promised = len(data)
@@ -261,7 +262,7 @@ class TileStore:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the next daemon sees by it what was used last
-        return data if _digest(data) == name else None
+        return data if name_of(data) == name else None
 
     def _files(self) -> Iterator[tuple[int, bytes, int]]:
         """When each tile was used last (ns), its name and its size; what was left half written is deleted."""
@@ -304,7 +305,3 @@ def _write_whole(path: str, data: bytes) -> None:
 
 def _create(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
