@@ -603,3 +603,52 @@ async def test_a_used_session_is_there_after_its_connection(tmp_path: Path) -> N
         await accepted(book, session)
         book.leave(session)
         assert book.find(session.id, "anna") is session
+
+
+async def test_a_number_that_the_journal_has_already_is_no_acceptance(tmp_path: Path) -> None:
+    """A journal that contradicts the daemon refuses the job with a typed error, and nothing of it is left."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session, "a")
+        with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as other:
+            other.execute("INSERT INTO events (session, seq, job, message) VALUES (?, 2, 'a', x'00')", (session.id,))
+        other.close()
+        with pytest.raises(JournalError, match="contradicts"):
+            await accepted(book, session, "b")
+        assert list(session.jobs) == ["a"]
+
+
+async def test_a_session_that_the_journal_lost_goes_on_with_new_numbers(tmp_path: Path) -> None:
+    """Where the journal began anew, a running job is told on: its session is opened there once more."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        with sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None) as other:
+            other.execute("PRAGMA foreign_keys = ON")
+            other.execute("DELETE FROM sessions")
+        other.close()
+        for step in range(3000):
+            book.tell(job, Progress("a", "denoising", step / 3000))
+            if step % 100 == 0:
+                await asyncio.sleep(0.01)
+        for _ in range(100):
+            if len(told(job.session)) == 3001:
+                break
+            await book.catch_up()
+            await asyncio.sleep(0.02)
+        assert len(told(job.session)) == 3001
+
+
+async def test_an_id_whose_former_job_is_not_forgotten_yet_is_refused(tmp_path: Path) -> None:
+    """A new job must not be taken for the old one that the journal still holds."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        job = await accepted(book, session)
+        await book.end(job, Done("a", 1.0))
+        filler = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        filler.execute("BEGIN EXCLUSIVE")
+        book.forget(job)
+        await asyncio.sleep(0.5)
+        with pytest.raises(JournalError):
+            await accepted(book, session)
+        filler.execute("ROLLBACK")
+        filler.close()
