@@ -183,3 +183,17 @@ async def test_long_answers_count_for_as_much_as_they_name() -> None:
         outbox.put(long)
     waiting = len(everything(outbox))
     assert waiting < MAX_ANSWERS
+
+
+async def test_one_that_was_taken_from_far_too_many_makes_no_room() -> None:
+    """There is room again when there are fewer than the bound, not as soon as one is gone."""
+    outbox = Outbox()
+    for _ in range(MAX_ANSWERS + 2):
+        outbox.put(ANSWER)
+    await outbox.next()
+    waiting = asyncio.create_task(outbox.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await outbox.next()
+    await outbox.next()
+    await asyncio.wait_for(waiting, 1)
