@@ -169,7 +169,7 @@ def cut(pixels: bytes, channels: int) -> tuple[dict[str, Any], dict[bytes, bytes
     for left, top, right, bottom in cells(X, Y, WIDTH, HEIGHT):
         rows = (pixels[row * stride + left * channels : row * stride + right * channels] for row in range(top, bottom))
         tile = b"".join(rows)
-        name = hashlib.blake2b(tile, digest_size=16).digest()
+        name = hashlib.sha256(tile).digest()[:16]
         names += name
         tiles[name] = tile
     return {"width": WIDTH, "height": HEIGHT, "channels": channels, "tiles": names, "x": X, "y": Y}, tiles

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from urllib.parse import urlsplit
 
+from underpaint_protocol.fields import DIGEST_SIZE
 from underpaint_protocol.messages import Have, Hello, Missing, Tile, Welcome, vocabulary
 from underpaint_protocol.tiles import TILE
 from websockets.utils import apply_mask
@@ -87,7 +88,7 @@ class TileFrames:
     def __init__(self, seed: str) -> None:
         pixels = Random(seed).randbytes(SIZE - OWN)
         self._seed = seed
-        self._hash = hashlib.blake2b(pixels, digest_size=16)
+        self._hash = hashlib.sha256(pixels)
         whole = vocabulary.encode(Tile(bytes(16), SIZE, pixels + bytes(OWN)))
         self._from, self._to = whole.index(pixels), whole.index(pixels) + len(pixels)
         self._head, self._tail = whole[: self._from], whole[self._to + OWN :]
@@ -97,10 +98,10 @@ class TileFrames:
 
     def tile(self, number: int) -> tuple[bytes, Pieces]:
         """A tile's name and its frame."""
-        own = hashlib.blake2b(f"{self._seed}/{number}".encode(), digest_size=OWN).digest()
+        own = hashlib.sha256(f"{self._seed}/{number}".encode()).digest()[:OWN]
         digest = self._hash.copy()
         digest.update(own)
-        name = digest.digest()
+        name = digest.digest()[:DIGEST_SIZE]
         head = self._head.replace(bytes(16), name)
         shift = self._to % 4
         tail = apply_mask(own + self._tail, MASK[shift:] + MASK[:shift])

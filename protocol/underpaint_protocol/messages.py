@@ -260,7 +260,7 @@ class Missing(Record):
 @message("tile")
 @dataclass(frozen=True)
 class Tile(Record):
-    """Either side: one tile. `size` is the number of its raw bytes, of which `name` is the BLAKE2b-128 hash.
+    """Either side: one tile. `size` is the number of its raw bytes, of which `name` is the hash.
 
     With the encoding `xor`, which only a client may use, `base` names the tile to which this one is the difference.
     """

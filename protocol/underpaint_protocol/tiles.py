@@ -35,8 +35,11 @@ class Cell(NamedTuple):
 
 
 def name_of(data: Buffer) -> bytes:
-    """The name of a tile: BLAKE2b with 128 bits (RFC 7693) of its raw pixels."""
-    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+    """The name of a tile: the first 128 bits of the SHA-256 (FIPS 180-4) of its raw pixels.
+
+    Most processors have instructions for it, which make it twice as fast as BLAKE2b, and every language has it.
+    """
+    return hashlib.sha256(data).digest()[:DIGEST_SIZE]
 
 
 def cells(x: int, y: int, width: int, height: int) -> Iterator[Cell]:
