@@ -11,14 +11,11 @@ import secrets
 import time
 from asyncio import Future
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
 
-from underpaint_protocol.exceptions import OutOfOrder, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     Accepted,
@@ -33,7 +30,8 @@ from underpaint_protocol.messages import (
 )
 
 from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
-from .pixels import MissingTile, Pixels
+from .pixels import Pixels
+from .restoring import restore
 from .sessions import SPARE, Entry, Job, Session
 from .tiles import StoreFull, TileStore
 
@@ -97,19 +95,13 @@ class Book:
         await self.pixels.open()
         contents = await self._journal.open()
         self.usage.update(contents.usage)
-        for row in contents.sessions:
-            session = self.sessions[row.id] = Session(row.id, row.owner, row.client, row.reserved)
-            session.stored, session.left_at = True, time.monotonic()
-        for job_row in contents.jobs:
-            self._restore_job(job_row)
-        for name, rows in groupby(contents.events, key=attrgetter("session")):
-            self._restore_log(self.sessions[name], rows)
-        waiting = [job for row in contents.jobs if (job := self._ready_again(row)) is not None]
-        for job in waiting:
-            older = job.session.jobs.get(job.submit.supersedes or "")
-            if older is not None:
-                older.cancelled = True
-        return waiting
+        restored = restore(contents, self.pixels, oldest=self._keep.seconds - GRACE)
+        self.sessions.update(restored.sessions)
+        for row in restored.unknown:
+            self._journal.forget(row.session, row.job)
+        for job in restored.lost:
+            self.forget(job)
+        return restored.waiting
 
     async def close(self) -> None:
         """Write down what is on its way, and let go of all files."""
@@ -394,63 +386,10 @@ class Book:
         for session in self.sessions.values():
             yield from (job for job in session.jobs.values() if job.state.ended)
 
-    # From the journal
-
-    def _restore_job(self, row: JobRow) -> None:
-        session, submit = self.sessions[row.session], _decoded(row.submit)
-        if not isinstance(submit, Submit):
-            log.error("the job %s was written down by another version and cannot be understood", row.job)
-            self._journal.forget(row.session, row.job)
-            return
-        job = session.jobs[row.job] = Job(session, submit, attempts=row.attempts)
-        if row.ended is not None:
-            age = min(max(0.0, time.time() - row.ended), self._keep.seconds - GRACE)
-            job.ended_at = time.monotonic() - age
-
-    def _restore_log(self, session: Session, rows: Iterable[EventRow]) -> None:
-        entries = []
-        for row in rows:
-            message, job = _decoded(row.message), session.jobs.get(row.job)
-            if message is None or job is None:
-                continue
-            try:
-                job.state.apply(message)
-            except OutOfOrder:
-                log.error("what was written down of the job %s makes no sense: %s", row.job, type(message).__name__)
-                continue
-            if isinstance(message, Result):
-                job.results.append(message)
-                self.pixels.hold_again(job, message)
-            entries.append(Entry(row.seq, row.job, message))
-        session.restore(entries)
-
-    def _ready_again(self, row: JobRow) -> Job | None:
-        """The restored job, if it is still to be done."""
-        job = self.sessions[row.session].jobs.get(row.job)
-        if job is None or job.state.ended:
-            return None
-        try:
-            self.pixels.hold_request(job)
-        except MissingTile:
-            log.error("pixels of the job %s are lost; its client is asked for it anew", row.job)
-            self.forget(job)
-            return None
-        job.state.accepted = True
-        job.state.attempt = row.attempts
-        return job
-
 
 def today() -> str:
     """The day in UTC, as in "2026-11-23"."""
     return datetime.now(UTC).date().isoformat()
-
-
-def _decoded(data: bytes) -> Record | None:
-    """A message that was written down; None if this version does not understand it."""
-    try:
-        return vocabulary.decode(data)
-    except ProtocolError:
-        return None
 
 
 def _row(session: Session, entry: Entry) -> EventRow:
