@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 import threading
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable
@@ -23,8 +21,7 @@ from underpaint_backend.server.journal import (
     SessionRow,
 )
 
-SESSION = SessionRow("s", "ada", "krita", 0, 100.0)
-CHARGE = ("ada", "2026-11-23", 5)
+from tests.backend.server.journals import CHARGE, SESSION, beside, opened
 
 
 def job(name: str, session: str = "s") -> JobRow:
@@ -46,17 +43,6 @@ async def journal(path: Path) -> AsyncIterator[Journal]:
     async with opened(path) as (journal, _):
         await journal.open_session(SESSION)
         yield journal
-
-
-@contextlib.asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[tuple[Journal, Contents]]:
-    """An open journal and what it held."""
-    journal = Journal(path, **options)
-    contents = await journal.open()
-    try:
-        yield journal, contents
-    finally:
-        await journal.close()
 
 
 async def kept(journal: Journal, path: Path) -> Contents:
@@ -126,7 +112,7 @@ async def test_what_waits_is_one_transaction(path: Path) -> None:
     """A burst of operations flushes the disk once: the file's data version, as others see it, grows by one."""
     async with opened(path) as (journal, _):
         await journal.open_session(SESSION)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with beside(path) as other:
             other.execute("BEGIN IMMEDIATE")  # the journal's thread waits for us with its first group
             first = journal.touch("s", 1.0)
             await asyncio.sleep(0.05)
@@ -321,7 +307,7 @@ def test_a_loop_that_was_closed_ends_the_thread(path: Path) -> None:
             return contents
 
     path.parent.mkdir()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with beside(path) as other:
         asyncio.run(leave_open())
         (thread,) = (thread for thread in threading.enumerate() if thread.name == "journal")
         other.execute("COMMIT")
@@ -332,7 +318,7 @@ def test_a_loop_that_was_closed_ends_the_thread(path: Path) -> None:
 async def test_the_loop_never_waits_for_the_disk(path: Path) -> None:
     """While somebody locks the file, the event loop goes on and the write waits in its thread."""
     async with opened(path) as (journal, _):
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with beside(path) as other:
             other.execute("BEGIN IMMEDIATE")
             write = journal.open_session(SESSION)
             turns = 0

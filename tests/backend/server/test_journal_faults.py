@@ -8,59 +8,22 @@ import contextlib
 import logging
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from underpaint_backend.server.journal import Contents, EventRow, JobRow, Journal, JournalError, SessionRow
+from underpaint_backend.server.journal import Contents, EventRow, Journal, JournalError, SessionRow
 
-SESSION = SessionRow("s", "ada", "krita", 0, 100.0)
-CHARGE = ("ada", "2026-11-23", 5)
-
-
-def job(number: int, size: int = 10) -> JobRow:
-    return JobRow("s", f"job-{number}", bytes(size), 0, 101.5, None)
-
-
-def event(seq: int, number: int) -> EventRow:
-    return EventRow("s", seq, f"job-{number}", b"accepted")
+from tests.backend.server.journals import CHARGE, SESSION, beside, event, filled, job, opened
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite"
-
-
-@contextlib.asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[tuple[Journal, Contents]]:
-    """An open journal and what it held."""
-    journal = Journal(path, **options)
-    contents = await journal.open()
-    try:
-        yield journal, contents
-    finally:
-        await journal.close()
-
-
-@contextlib.contextmanager
-def beside(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another connection to the file, which commits by itself."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        yield connection
-
-
-async def filled(path: Path, jobs: int = 200) -> bytes:
-    """A whole journal with some jobs; returns the file."""
-    async with opened(path) as (journal, _):
-        journal.open_session(SESSION)
-        await asyncio.gather(*(journal.accept(job(n, 1000), event(n, n), CHARGE) for n in range(jobs)))
-    return path.read_bytes()
 
 
 async def reason(path: Path, caplog: pytest.LogCaptureFixture) -> str:
