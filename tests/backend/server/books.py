@@ -1,0 +1,97 @@
+"""A book that a test opens over a real journal and real tiles; a restart is a second book over the same files."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from underpaint_backend.server import book as books
+from underpaint_backend.server.book import Book, Keep
+from underpaint_backend.server.journal import Journal
+from underpaint_backend.server.outbox import Outbox
+from underpaint_backend.server.sessions import Job, Session
+from underpaint_backend.server.tiles import TileStore
+from underpaint_protocol.fields import Record
+from underpaint_protocol.images import image_of
+from underpaint_protocol.messages import Request, Result, Submit, Tile
+
+from tests.backend.server.journals import beside
+
+IMAGE, TILES = image_of(16, 16, 4, bytes(range(256)) * 4)
+MASK, MASK_TILES = image_of(16, 16, 1, bytes(range(256)))
+REQUEST = Request("primer", "inpaint", 16, 16, image=IMAGE, mask=MASK)
+ROOM = 1 << 20
+
+
+def journal_in(home: Path, **options: Any) -> Journal:
+    """The journal of the book in `home`, which soon has enough of waiting for a locked file."""
+    return Journal(home / "journal.sqlite", reopen_after=0.05, busy_timeout=0.2, **options)
+
+
+@asynccontextmanager
+async def opened(
+    home: Path, keep: float = 24 * 3600.0, room: int = ROOM, journal: Journal | None = None
+) -> AsyncIterator[tuple[Book, list[Job]]]:
+    """A book over the files in `home`, and the jobs that are to go on."""
+    book = Book(journal or journal_in(home), TileStore(home / "tiles", room), Keep(keep))
+    waiting = await book.open()
+    try:
+        yield book, waiting
+    finally:
+        await book.close()
+
+
+async def accepted(book: Book, session: Session, name: str = "a", work: int = 3) -> Job:
+    """A job whose tiles came and that was written down."""
+    for tile_name, data in {**TILES, **MASK_TILES}.items():
+        await book.pixels.store(Tile(tile_name, len(data), data))
+    return await book.accept(session, Submit(name, REQUEST), 0, work)
+
+
+async def painted(book: Book, job: Job, shade: int = 1) -> Result:
+    """A finished picture of one colour."""
+    image, tiles = image_of(16, 16, 4, bytes([shade]) * 1024)
+    for name, data in tiles.items():
+        await book.store_result(job, Tile(name, len(data), data))
+    result = Result(job.id, len(job.results), 0, image)
+    await book.result(job, result)
+    return result
+
+
+def told(session: Session, after: int = 0) -> list[Record]:
+    """What a client hears that has heard all up to `after`."""
+    outbox, messages = Outbox(), []
+    outbox.follow(session, after)
+    while (message := outbox.take()) is not None:
+        assert isinstance(message, Record)
+        messages.append(replace(message, seq=0))  # type: ignore[call-arg]
+    session.outbox = None
+    return messages
+
+
+def at(monkeypatch: pytest.MonkeyPatch, later: float) -> None:
+    """Let the monotonic clock show what it will show `later` seconds from now."""
+    moment = time.monotonic() + later
+
+    class Clock:
+        monotonic = staticmethod(lambda: moment)
+        time = staticmethod(time.time)
+
+    monkeypatch.setattr(books, "time", Clock)
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[sqlite3.Connection]:
+    """Another process has the journal to itself."""
+    with beside(home / "journal.sqlite") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        try:
+            yield other
+        finally:
+            other.execute("ROLLBACK")

@@ -1,0 +1,145 @@
+"""The pixels of jobs in the book: tiles that are damaged, missing or lost by the disk, and room for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from underpaint_backend.server.outbox import Outbox
+from underpaint_backend.server.pixels import MissingTile
+from underpaint_backend.server.tiles import StoreFull, TileStore
+from underpaint_protocol.encodings import encode
+from underpaint_protocol.errors import describe
+from underpaint_protocol.exceptions import TileError
+from underpaint_protocol.messages import Done, Failed, Submit, Tile
+from underpaint_protocol.tiles import name_of
+
+from tests.backend.server.books import IMAGE, MASK, REQUEST, TILES, accepted, opened, painted, told
+
+
+async def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
+    """Pixels that do not match their name are not kept, whatever their encoding."""
+    async with opened(tmp_path) as (book, _):
+        with pytest.raises(TileError):
+            await book.pixels.store(Tile(b"0" * 16, 3, b"abc"))
+        with pytest.raises(TileError):
+            await book.pixels.store(Tile(name_of(b"abc"), 3, b"junk", "zlib"))
+
+
+async def test_a_difference_is_kept_as_the_tile_that_it_means(tmp_path: Path) -> None:
+    """With its base; without it nothing is kept, and whoever needs the tile asks for it again."""
+    async with opened(tmp_path) as (book, _):
+        base, changed = bytes(1000), bytes(500) + b"x" + bytes(499)
+        tile = Tile(name_of(changed), 1000, encode("xor", changed, base), "xor", name_of(base))
+        await book.pixels.store(tile)
+        assert book.pixels.missing([tile.name]) == [tile.name]
+        await book.pixels.store(Tile(name_of(base), 1000, base))
+        await book.pixels.store(tile)
+        packed = await book.pixels.packed(tile.name, "raw")
+        assert packed is not None
+        assert packed.data == changed
+
+
+async def test_a_job_without_its_tiles_is_none(tmp_path: Path) -> None:
+    """Tiles that went between the question and the submit are missed before anything is written down."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        with pytest.raises(MissingTile):
+            await book.accept(session, Submit("a", REQUEST), 0, 0)
+        assert session.jobs == {}
+
+
+async def test_a_job_whose_pixels_the_disk_lost_is_none(tmp_path: Path) -> None:
+    """After a restart its client is not told that the job is there, and submits it again with all that it has."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session)
+    for file in (tmp_path / "tiles").glob("*/*"):
+        file.unlink()
+    for _ in range(2):
+        async with opened(tmp_path) as (book, waiting):
+            again = book.find(session.id, "anna")
+            assert again is not None
+            assert (waiting, again.jobs, told(again)) == ([], {}, [])
+
+
+async def test_a_tile_that_the_disk_loses_is_noticed_when_its_job_starts(tmp_path: Path) -> None:
+    """A job whose pixels go while it waits says so."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        for file in (tmp_path / "tiles").glob("*/*"):
+            file.unlink()
+        with pytest.raises(MissingTile):
+            _ = [tile async for tile in book.pixels.of_request(job)]
+        await book.end(job, Failed("a", describe("missing_pixels", detail="gone")))
+
+
+async def test_a_result_that_the_disk_lost_is_not_there_to_fetch(tmp_path: Path) -> None:
+    """The rest of the job is told as ever."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        result = await painted(book, job)
+        await book.end(job, Done("a", 1.0))
+    for file in (tmp_path / "tiles").glob("*/*"):
+        file.unlink()
+    async with opened(tmp_path) as (book, _):
+        [session] = book.sessions.values()
+        assert len(told(session)) == 3
+        assert await book.pixels.packed(result.image.tiles[0], "raw") is None
+        book.forget(session.jobs["a"])
+
+
+async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile that does not fill its cell, and a request that can never be there as a whole, are noticed beforehand."""
+    async with opened(tmp_path, room=1500) as (book, _):
+        for tile_name, data in TILES.items():
+            await book.pixels.store(Tile(tile_name, len(data), data))
+        assert await book.pixels.fit([IMAGE])
+        assert not await book.pixels.fit([replace(MASK, tiles=IMAGE.tiles)])
+        assert book.pixels.has_room_for([IMAGE])
+        assert not book.pixels.has_room_for([IMAGE, IMAGE])
+
+
+async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
+    """Of whoever holds most, those go first whose client is away, the oldest first; where none is left, it is said."""
+    async with opened(tmp_path, room=6600) as (book, _):
+        modest, away, here = (book.new_session(name, "test") for name in ("bert", "anna", "anna"))
+        shades = iter(range(1, 100))
+        for session, name in ((modest, "m"), (here, "a"), (away, "b"), (here, "c")):
+            job = await accepted(book, session, name)
+            await painted(book, job, next(shades))
+            await book.end(job, Done(name, 1.0))
+        here.outbox = Outbox()
+        job = await accepted(book, here, "d")
+        for expected in (["m", "a", "c"], ["m", "c"], ["c"], []):
+            while sorted(left := [name for one in (modest, away, here) for name in one.jobs if name != "d"]) != sorted(
+                expected
+            ):
+                assert len(left) >= len(expected)
+                await painted(book, job, next(shades))
+        full = asyncio.gather(*(painted(book, job, next(shades)) for _ in range(9)))
+        with pytest.raises(StoreFull):
+            await full
+
+
+async def test_a_tile_of_a_result_that_is_evicted_at_once_is_stored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between writing and holding it, another one may have taken its place."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        pin, refused = TileStore.pin, []
+
+        def pin_late(store: TileStore, names: Sequence[bytes]) -> None:
+            if not refused:
+                refused.append(names)
+                raise KeyError(names[0])
+            pin(store, names)
+
+        monkeypatch.setattr(TileStore, "pin", pin_late)
+        await painted(book, job)
+        assert refused
+        assert book.pixels.held_bytes > 1024
