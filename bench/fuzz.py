@@ -27,8 +27,9 @@ from wire.process import children, resident, wait_for_worker
 
 VISITORS = 4
 """Connections at a time."""
-WARM_UP = 0.25
-"""Part of the frames after which the daemon's memory counts as warm."""
+WARM_UP = 0.5
+"""Part of the frames after which the daemon's memory counts as warm. It grows for about 150,000 frames, until what it
+remembers for a while, as sessions that somebody might resume, is as much as its bounds allow."""
 HANG = 1.0
 """Seconds."""
 
@@ -36,7 +37,7 @@ HANG = 1.0
 def main() -> None:
     """Send at least `--frames` frames and print what came of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=200_000)
+    parser.add_argument("--frames", type=int, default=400_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 from underpaint_backend.launch import Launched
 from underpaint_protocol.fields import Record
@@ -16,6 +18,7 @@ from wire.process import children
 
 INTERVAL = 0.1
 PATIENCE = 30.0
+FRAME = re.compile(r' *File "(.*)", line (\d+), in (.*)')
 
 
 class Watcher:
@@ -77,12 +80,14 @@ def _bytes(frame: str | bytes) -> bytes:
 
 
 def tracebacks(daemon: Launched) -> Counter[str]:
-    """Exceptions that reached the log, by their types: the line after the last one that is indented."""
+    """Exceptions that reached the log: type, file, line and function of each, as in "KeyError at book.py:12 in open"."""
     seen: Counter[str] = Counter()
-    inside = False
+    inside, place = False, ""
     for line in daemon.log.read_text("utf-8", "replace").splitlines():
         if inside and not line.startswith(" "):
-            seen[line.partition(":")[0]] += 1
+            seen[line.partition(":")[0] + place] += 1
+        if inside and (frame := FRAME.fullmatch(line)):
+            place = f" at {Path(frame[1]).name}:{frame[2]} in {frame[3]}"
         inside = line.startswith("Traceback") or (inside and line.startswith(" "))
     return seen
 

@@ -37,8 +37,9 @@ class Pixels:
         await self._in_thread(self._store.open)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and let go of the files."""
         self._threads.shutdown()
+        self._store.close()
 
     @property
     def held_bytes(self) -> int:
@@ -57,7 +58,8 @@ class Pixels:
 
     def has_room_for(self, images: Iterable[Image]) -> bool:
         """Whether all tiles of these pictures can be here at once, beside those that jobs need."""
-        return sum(image.size for image in images) <= self._store.max_bytes - self._store.pinned_bytes
+        sizes = dict(place for image in images for place in image.tile_sizes)
+        return self._store.has_room_for(sizes.values())
 
     async def store(self, tile: Tile) -> None:
         """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
