@@ -7,8 +7,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from underpaint_backend.server.book import Book, Keep
-from underpaint_backend.server.hosts import Host
 from underpaint_backend.server.journal import Journal, JournalError
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.queue import JobQueue
 from underpaint_backend.server.sessions import Job, Session
 from underpaint_backend.server.tiles import TileStore
-from underpaint_backend.worker.interface import Memory
 from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
-from underpaint_protocol.jobs import JobState
-from underpaint_protocol.messages import (
-    STATE,
-    TERMINAL,
-    Cancelled,
-    Done,
-    Failed,
-    Model,
-    Preview,
-    Progress,
-    Request,
-    Result,
-    Submit,
-    Tile,
-    Worker,
-)
+from underpaint_protocol.messages import Cancelled, Done, Failed, Preview, Progress, Result, Submit, Tile
 from underpaint_protocol.tiles import name_of
 
-IMAGE, TILES = image_of(16, 16, 4, bytes(range(256)) * 4)
-MASK, MASK_TILES = image_of(16, 16, 1, bytes(range(256)))
-REQUEST = Request("primer", "inpaint", 16, 16, image=IMAGE, mask=MASK)
+from tests.backend.server.attentive_client import Client
+from tests.backend.server.books import MASK_TILES, REQUEST, TILES
+from tests.backend.server.scripted_host import Run, ScriptedHost, scripted
+
 ROOM = 64 << 10
 MOST_JOBS = 24
 """So many results and a request fit into the room."""
@@ -54,143 +37,6 @@ WORK = 7
 PATIENCE = 0.01
 """Seconds for which the journal waits for a locked file, and for which it does without it then."""
 STEPS = st.sampled_from(["progress", "back", "preview", "picture", "done", "failed", "died", "raise", "stop"])
-
-
-@dataclass
-class Run:
-    """A job in the host's hands."""
-
-    submit: Submit
-    steps: asyncio.Queue[Record | Exception | None] = field(default_factory=asyncio.Queue)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    fraction: float = 0.0
-    pictures: int = 0
-    cancelled: bool = False
-
-
-class ScriptedHost:
-    """Runs nothing: it says what it is told to say, of jobs whose pixels it has read."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.worker = Worker("ready")
-        self.runs: dict[str, Run] = {}
-        self.alone = False
-        """Whether each job is done at once."""
-
-    def models(self) -> tuple[Model, ...]:
-        return ()
-
-    async def start(self, on_change: Callable[[Worker], None]) -> None:
-        """There is nothing to start."""
-
-    async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
-        assert submit.job not in self.runs
-        assert len(self.runs) < self.capacity
-        run = self.runs[submit.job] = Run(submit)
-        try:
-            assert [tile.name async for tile in tiles] == [*IMAGE.tiles, *MASK.tiles]
-            while not self.alone:
-                run.idle.set()
-                step = await run.steps.get()
-                if step is None:
-                    return
-                if isinstance(step, Exception):
-                    raise step
-                yield step
-            yield Done(submit.job, 1.0)
-        finally:
-            del self.runs[submit.job]
-            run.idle.set()
-
-    def cancel(self, job: str) -> None:
-        if job in self.runs:
-            self.runs[job].cancelled = True
-
-    async def free_memory(self) -> Memory | None:
-        return None
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    async def say(self, run: Run, *steps: Record | Exception | None) -> None:
-        """Say something in a job, and wait until that was dealt with."""
-        for step in steps:
-            run.idle.clear()
-            run.steps.put_nowait(step)
-            await run.idle.wait()
-
-    def finish_all(self) -> None:
-        """From now on each job is done at once, those that run as well."""
-        self.alone = True
-        for run in self.runs.values():
-            run.steps.put_nowait(Done(run.submit.job, 1.0))
-
-
-def scripted(host: ScriptedHost) -> Host:
-    """The host, as the type checker sees that it is one."""
-    return host
-
-
-@dataclass
-class Client:
-    """Somebody who submits, listens, goes away and comes back, and checks all that is told."""
-
-    owner: str
-    session: str = ""
-    outbox: Outbox | None = None
-    heard: int = 0
-    """The last number."""
-    accepted: set[str] = field(default_factory=set)
-    """What the server has answered for and this client has not acknowledged."""
-    over: set[str] = field(default_factory=set)
-    """What it has acknowledged, or has to begin anew."""
-    states: dict[str, JobState] = field(default_factory=dict)
-    ends: dict[str, int] = field(default_factory=dict)
-    """The number of the end of each job."""
-    results: dict[tuple[str, int], Result] = field(default_factory=dict)
-
-    def listen(self, most: int) -> None:
-        """Take up to so many messages."""
-        for _ in range(most):
-            message = self.outbox.take() if self.outbox is not None else None
-            if message is None:
-                return
-            assert isinstance(message, Record)
-            if isinstance(message, STATE):
-                self._follow(message)
-            else:
-                assert message.job not in self.ends, "a preview or a place came after the end"  # type: ignore[attr-defined]
-
-    def _follow(self, message: Any) -> None:
-        assert message.seq > self.heard, "a number was told twice"
-        self.heard = message.seq
-        self.accepted.add(message.job)
-        assert message.job not in self.ends, "a message came after the end"
-        self.states.setdefault(message.job, JobState()).apply(message)
-        if isinstance(message, Result):
-            assert (message.job, message.index) not in self.results, "a picture was told twice"
-            self.results[message.job, message.index] = message
-        elif isinstance(message, TERMINAL):
-            self.ends[message.job] = message.seq
-
-    def forget_what_was_lost(self, numbers: set[int]) -> bool:
-        """A daemon was killed that had written down `numbers`; whether what was told went with it."""
-        lost = [job for job, seq in self.ends.items() if seq not in numbers and job not in self.over]
-        for job in lost:
-            del self.ends[job]
-            self.states[job].ended = False
-        gone = [key for key, result in self.results.items() if result.seq not in numbers and key[0] not in self.over]
-        for key in gone:
-            del self.results[key]
-        return bool(lost or gone)
-
-    @property
-    def wanted(self) -> list[bytes]:
-        """Tiles that this client was told of and may still fetch."""
-        return [
-            name for (job, _), result in self.results.items() if job not in self.over for name in result.image.tiles
-        ]
 
 
 class QueueMachine(RuleBasedStateMachine):
