@@ -47,9 +47,7 @@ class ScriptedHost:
         assert len(self.runs) < self.capacity
         run = self.runs[submit.job] = Run(submit)
         try:
-            assert [tile.name async for tile in tiles] == [
-                name for image in submit.request.images for name in image.tiles
-            ]
+            assert [tile.name async for tile in tiles] == [*IMAGE.tiles, *MASK.tiles]
             while not self.alone:
                 run.idle.set()
                 step = await run.steps.get()
