@@ -181,7 +181,7 @@ class Connection:
 
     @answer.register
     async def _store(self, tile: Tile) -> None:
-        self._unused += tile.size
+        self._unused += self._book.pixels.bytes_for(tile)
         if self._unused > 2 * self._limits.max_tile_bytes:  # Some may have to be sent again.
             return self._refuse(None, "storage_full")
         try:

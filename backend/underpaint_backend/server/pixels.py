@@ -56,6 +56,10 @@ class Pixels:
         """Whether each tile that is here is as large as its place in these pictures."""
         return await self._in_thread(self._fit, tuple(images))
 
+    def bytes_for(self, tile: Tile) -> int:
+        """Bytes that a tile takes up on the disk; a small one takes more than it has."""
+        return self._store.bytes_for(tile.size)
+
     def has_room_for(self, images: Iterable[Image]) -> bool:
         """Whether all tiles of these pictures can be here at once, beside those that jobs need."""
         sizes = dict(place for image in images for place in image.tile_sizes)

@@ -1,7 +1,7 @@
 """The pixels that clients sent, as tiles on disk, each named by its content.
 
-A tile is up to 512 KiB of raw pixels, and its name is a hash of them. It lies in one slot of a file, or in two. What was
-used least recently goes when all slots are taken; what is pinned stays.
+A tile is up to 512 KiB of raw pixels, and its name is a hash of them. It lies in one slot of a file, or in two. What
+was used least recently goes when all slots are taken; what is pinned stays.
 
 What is where lies in memory too, and its lock is never held while the disk is touched or content is hashed: `missing`,
 `size_of`, `pin` and `unpin` are called on the event loop, which must not wait for a disk. A name whose tile is written
@@ -81,6 +81,10 @@ class TileStore:
         with self._settled:
             tile = self._get(name)
         return None if tile is None else tile.size
+
+    def bytes_for(self, size: int) -> int:
+        """Bytes of the slots that a tile of `size` bytes takes."""
+        return self._disk.needed(size) * self._disk.size
 
     def has_room_for(self, sizes: Iterable[int]) -> bool:
         """Whether tiles of these sizes, in bytes, can all be here beside the pinned ones. Memory only."""

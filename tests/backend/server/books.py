@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,8 @@ IMAGE, TILES = image_of(16, 16, 4, bytes(range(256)) * 4)
 MASK, MASK_TILES = image_of(16, 16, 1, bytes(range(256)))
 REQUEST = Request("primer", "inpaint", 16, 16, image=IMAGE, mask=MASK)
 ROOM = 1 << 20
+SLOT = 256
+"""Bytes: a picture takes four slots of the store of tiles, and its mask one."""
 
 
 def journal_in(home: Path, **options: Any) -> Journal:
@@ -39,7 +42,7 @@ async def opened(
     home: Path, keep: float = 24 * 3600.0, room: int = ROOM, journal: Journal | None = None
 ) -> AsyncIterator[tuple[Book, list[Job]]]:
     """A book over the files in `home`, and the jobs that are to go on."""
-    book = Book(journal or journal_in(home), TileStore(home / "tiles", room), Keep(keep))
+    book = Book(journal or journal_in(home), TileStore(home / "tiles", room, SLOT), Keep(keep))
     waiting = await book.open()
     try:
         yield book, waiting
@@ -95,3 +98,8 @@ def locked(home: Path) -> Iterator[sqlite3.Connection]:
             yield other
         finally:
             other.execute("ROLLBACK")
+
+
+def lose_pixels(home: Path) -> None:
+    """The disk loses all tiles of the book in `home`."""
+    os.truncate(home / "tiles" / "pixels", 0)

@@ -17,7 +17,7 @@ from underpaint_protocol.exceptions import TileError
 from underpaint_protocol.messages import Done, Failed, Submit, Tile
 from underpaint_protocol.tiles import name_of
 
-from tests.backend.server.books import IMAGE, MASK, REQUEST, TILES, accepted, opened, painted, told
+from tests.backend.server.books import IMAGE, MASK, REQUEST, SLOT, TILES, accepted, lose_pixels, opened, painted, told
 
 
 async def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
@@ -57,8 +57,7 @@ async def test_a_job_whose_pixels_the_disk_lost_is_none(tmp_path: Path) -> None:
     async with opened(tmp_path) as (book, _):
         session = book.new_session("anna", "test")
         await accepted(book, session)
-    for file in (tmp_path / "tiles").glob("*/*"):
-        file.unlink()
+    lose_pixels(tmp_path)
     for _ in range(2):
         async with opened(tmp_path) as (book, waiting):
             again = book.find(session.id, "anna")
@@ -70,8 +69,7 @@ async def test_a_tile_that_the_disk_loses_is_noticed_when_its_job_starts(tmp_pat
     """A job whose pixels go while it waits says so."""
     async with opened(tmp_path) as (book, _):
         job = await accepted(book, book.new_session("anna", "test"))
-        for file in (tmp_path / "tiles").glob("*/*"):
-            file.unlink()
+        lose_pixels(tmp_path)
         with pytest.raises(MissingTile):
             _ = [tile async for tile in book.pixels.of_request(job)]
         await book.end(job, Failed("a", describe("missing_pixels", detail="gone")))
@@ -83,8 +81,7 @@ async def test_a_result_that_the_disk_lost_is_not_there_to_fetch(tmp_path: Path)
         job = await accepted(book, book.new_session("anna", "test"))
         result = await painted(book, job)
         await book.end(job, Done("a", 1.0))
-    for file in (tmp_path / "tiles").glob("*/*"):
-        file.unlink()
+    lose_pixels(tmp_path)
     async with opened(tmp_path) as (book, _):
         [session] = book.sessions.values()
         assert len(told(session)) == 3
@@ -99,13 +96,15 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
             await book.pixels.store(Tile(tile_name, len(data), data))
         assert await book.pixels.fit([IMAGE])
         assert not await book.pixels.fit([replace(MASK, tiles=IMAGE.tiles)])
-        assert book.pixels.has_room_for([IMAGE])
-        assert not book.pixels.has_room_for([IMAGE, IMAGE])
+        other = replace(IMAGE, tiles=(bytes(16),))
+        assert book.pixels.has_room_for([IMAGE, MASK])
+        assert book.pixels.has_room_for([IMAGE, IMAGE])
+        assert not book.pixels.has_room_for([IMAGE, other])
 
 
 async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
     """Of whoever holds most, those go first whose client is away, the oldest first; where none is left, it is said."""
-    async with opened(tmp_path, room=6600) as (book, _):
+    async with opened(tmp_path, room=26 * SLOT) as (book, _):
         modest, away, here = (book.new_session(name, "test") for name in ("bert", "anna", "anna"))
         shades = iter(range(1, 100))
         for session, name in ((modest, "m"), (here, "a"), (away, "b"), (here, "c")):

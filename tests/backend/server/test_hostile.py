@@ -110,6 +110,11 @@ async def test_frames_that_break_the_rules(socket: ClientConnection, data: bytes
     assert await close_code(socket, data) == 1002
 
 
+async def test_two_farewells_in_one_piece(socket: ClientConnection) -> None:
+    """Whoever says goodbye twice is let go, and the log has no word of an error of ours."""
+    assert await close_code(socket, 2 * (b"\x88\x80" + bytes(4))) is not None
+
+
 @pytest.mark.parametrize("inside", [b"\x91", b"\x81\xa1a"])
 @pytest.mark.parametrize("depth", [9, 1000, 100_000])
 async def test_deep_nesting(socket: ClientConnection, inside: bytes, depth: int) -> None:

@@ -31,6 +31,7 @@ from tests.backend.server.books import MASK_TILES, REQUEST, TILES
 from tests.backend.server.scripted_host import Run, ScriptedHost, scripted
 
 ROOM = 64 << 10
+SLOT = 1024
 MOST_JOBS = 24
 """So many results and a request fit into the room."""
 WORK = 7
@@ -73,7 +74,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         self._journal = Journal(self._home / "journal.sqlite", reopen_after=PATIENCE, busy_timeout=PATIENCE)
-        self._book = Book(self._journal, TileStore(self._home / "tiles", ROOM), Keep())
+        self._book = Book(self._journal, TileStore(self._home / "tiles", ROOM, SLOT), Keep())
         self._host = ScriptedHost(self._capacity)
         self._queue = JobQueue(scripted(self._host), self._book)
         waiting = await self._book.open()
@@ -323,8 +324,8 @@ class QueueMachine(RuleBasedStateMachine):
         self._run(self._flood())
 
     async def _flood(self) -> None:
-        for _ in range((ROOM - self._book.pixels.held_bytes) // 1024):
-            data = os.urandom(1024)
+        for _ in range((ROOM - self._book.pixels.held_bytes) // SLOT):
+            data = os.urandom(SLOT)
             await self._book.pixels.store(Tile(name_of(data), len(data), data))
 
     @rule()
