@@ -25,6 +25,8 @@ from underpaint_backend.server.access.guests import Guest, changing
 from underpaint_backend.server.access.tokens import digest_of, guests_beside, make_token
 from wire.process import children, resident, wait_for_worker
 
+DAEMON = ("--threads", "1", "--keep-gib", "0.1")
+"""With so little room for tiles, their index is as large as it can become before the daemon counts as warm."""
 VISITORS = 4
 """Connections at a time."""
 WARM_UP = 0.5
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, launched(Path(folder), "--threads", "1") as daemon:
+    with tempfile.TemporaryDirectory() as folder, launched(Path(folder), *DAEMON) as daemon:
         figure = measure(daemon, arguments.frames, arguments.seed)
     show(figure, arguments.json)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from asyncio import Future
+from asyncio import Future, Lock
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -84,6 +84,7 @@ class Book:
         self._journal = journal
         self._keep = keep
         self._late: list[_Late] = []
+        self._catching_up = Lock()
 
     # The whole book
 
@@ -129,17 +130,8 @@ class Book:
 
         What waits for too long is told all the same: an artist need not wait for a disk that nobody looks after.
         """
-        while self._late:
-            late = self._late[0]
-            try:
-                await late.write()
-            except (Contradiction, NotInJournal) as error:
-                log.error("the job %s could not be written down: %s", late.job.id, error)
-            except JournalError:
-                break
-            late.tell()
-            if self._late and self._late[0] is late:
-                self._late.pop(0)
+        async with self._catching_up:  # or two would write the same thing
+            await self._write_late()
         for late in self._late:
             if time.monotonic() - late.since > TOLD_ANYWAY:
                 late.tell()
@@ -289,6 +281,19 @@ class Book:
         session.stored = True
         row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
         return self._journal.open_session(row)
+
+    async def _write_late(self) -> None:
+        while self._late:
+            late = self._late[0]
+            try:
+                await late.write()
+            except (Contradiction, NotInJournal) as error:
+                log.error("the job %s could not be written down: %s", late.job.id, error)
+            except JournalError:
+                return
+            late.tell()
+            if self._late and self._late[0] is late:
+                self._late.pop(0)
 
     async def _safely(self, late: _Late) -> None:
         """Write something down and tell it then, or later if that fails.

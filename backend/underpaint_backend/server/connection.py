@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatchmethod
 
 from underpaint_protocol import __version__
 from underpaint_protocol.encodings import ENCODINGS
-from underpaint_protocol.errors import describe
+from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
@@ -26,6 +27,8 @@ from underpaint_protocol.messages import (
     Hello,
     Limits,
     Missing,
+    Model,
+    Request,
     Resume,
     Resumed,
     Submit,
@@ -197,8 +200,9 @@ class Connection:
             if known.submit.request != submit.request:
                 return self._refuse(submit.job, "duplicate_job")
             return await self._supersede(submit)
-        if self._may_be_done(submit) and await self._has_its_tiles(submit):
-            await self._accept(submit)
+        work = self._work_of(submit)
+        if work is not None and await self._has_its_tiles(submit):
+            await self._accept(submit, work)
         return None
 
     @answer.register
@@ -225,23 +229,28 @@ class Connection:
 
     # A submit
 
-    def _may_be_done(self, submit: Submit) -> bool:
-        if self._house.queue.draining:
-            self._refuse(submit.job, "shutting_down")
-            return False
+    def _work_of(self, submit: Submit) -> int | None:
+        """What a job costs of its owner's allowance; None if it cannot be done here and now, which the client hears."""
         models = {model.id: model for model in self._house.host.models()}
-        reason = refuse(submit.request, models, self._limits)
-        if reason is None:
-            work = work_of(submit.request, models[submit.request.model])
-            used = self._book.usage[self.owner, today()]
-            reason = refuse_now(submit.request, self._book.unended(self.owner), work, used, self._limits)
-        if reason is None and len(self.session.jobs) >= MAX_JOBS:
-            reason = describe("too_many_jobs", detail=len(self.session.jobs))
-        if reason is None and not self._book.pixels.has_room_for(submit.request.images):
-            reason = describe("storage_full")
+        reason = self._reason_to_refuse(submit.request, models)
         if reason is not None:
             self.outbox.put(Error(reason, submit.job))
-        return reason is None
+            return None
+        return work_of(submit.request, models[submit.request.model])
+
+    def _reason_to_refuse(self, request: Request, models: Mapping[str, Model]) -> ErrorInfo | None:
+        if self._house.queue.draining:
+            return describe("shutting_down")
+        reason = refuse(request, models, self._limits)
+        if reason is not None:
+            return reason
+        work, used = work_of(request, models[request.model]), self._book.usage[self.owner, today()]
+        reason = refuse_now(request, self._book.unended(self.owner), work, used, self._limits)
+        if reason is None and len(self.session.jobs) >= MAX_JOBS:
+            reason = describe("too_many_jobs", detail=len(self.session.jobs))
+        if reason is None and not self._book.pixels.has_room_for(request.images):
+            reason = describe("storage_full")
+        return reason
 
     async def _has_its_tiles(self, submit: Submit) -> bool:
         """Whether all tiles are here; if not, they are asked for."""
@@ -255,11 +264,10 @@ class Connection:
             return False
         return True
 
-    async def _accept(self, submit: Submit) -> None:
-        model = next(model for model in self._house.host.models() if model.id == submit.request.model)
+    async def _accept(self, submit: Submit, work: int) -> None:
         place = self._house.queue.place_of(Job(self.session, submit))
         try:
-            job = await self._book.accept(self.session, submit, place, work_of(submit.request, model))
+            job = await self._book.accept(self.session, submit, place, work)
         except MissingTile:
             await self._has_its_tiles(submit)  # It went between the two; it is asked for again.
             return

@@ -30,7 +30,7 @@ class BadTile(Exception):
     """The content of a tile does not match its name."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Tile:
     """A tile that is on disk. Equal only to itself: a tile that was evicted and sent again is another one."""
 

@@ -44,6 +44,19 @@ async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path:
         assert told(session)[-2:] == [result, Done("a", 1.0)]
 
 
+async def test_what_is_late_is_written_down_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A job that is accepted may have to catch up while the daemon does so on its own."""
+    async with opened(tmp_path) as (book, _):
+        job = await accepted(book, book.new_session("anna", "test"))
+        with locked(tmp_path):
+            await book.end(job, Done("a", 1.0))
+        await asyncio.sleep(0.1)
+        caplog.clear()
+        await asyncio.gather(book.catch_up(), book.catch_up())
+        assert told(job.session)[-1] == Done("a", 1.0)
+    assert "could not be written down" not in caplog.text
+
+
 async def test_nobody_waits_for_ever_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written down for half a minute is told all the same."""
     async with opened(tmp_path) as (book, _):

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from underpaint_backend.launch import Launched, launch, launched
@@ -113,6 +114,20 @@ async def test_frames_that_break_the_rules(socket: ClientConnection, data: bytes
 async def test_two_farewells_in_one_piece(socket: ClientConnection) -> None:
     """Whoever says goodbye twice is let go, and the log has no word of an error of ours."""
     assert await close_code(socket, 2 * (b"\x88\x80" + bytes(4))) is not None
+
+
+async def test_a_broken_frame_right_behind_a_request_that_is_refused(daemon: Launched) -> None:
+    """Both are refused, and the log has no word of an error of ours."""
+    place = urlsplit(daemon.url)
+    wish = f"GET / HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write((wish + key).encode() + b"\xff\xff")
+    async with asyncio.timeout(5):
+        await reader.read()
+    writer.close()
+    assert "Traceback" not in daemon.log.read_text("utf-8")
+    assert "broke the rules" in daemon.log.read_text("utf-8")
 
 
 @pytest.mark.parametrize("inside", [b"\x91", b"\x81\xa1a"])
