@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -70,14 +71,12 @@ def main() -> None:
 def measure(rounds: int, clients: int, tiles: int, folder: Path) -> Figure:
     """Both sides in turns; which one is first changes from round to round.
 
-    What the daemons wrote stays in `folder`: ext4 makes new files several times slower for a minute or more after
-    thousands were deleted, as it looks at each inode that became free.
+    What a daemon wrote is on the disk and deleted before the next side begins: nobody pays for another's writes.
     """
     every: list[tuple[Speed, Speed]] = []
     for number in range(rounds):
-        home = folder / f"round-{number}"
-        sides: dict[str, Side] = {"daemon": partial(daemon_speed, home), "echo": echo_speed}
-        speeds = {name: sides[name](clients, tiles, str(home)) for name in sorted(sides, reverse=bool(number % 2))}
+        sides: dict[str, Side] = {"daemon": partial(daemon_speed, folder), "echo": echo_speed}
+        speeds = {name: sides[name](clients, tiles, str(number)) for name in sorted(sides, reverse=bool(number % 2))}
         every.append((speeds["echo"], speeds["daemon"]))
     rows: list[dict[str, object]] = [row(str(number), *speeds) for number, speeds in enumerate(every, start=1)]
     echo, daemon = (median([speeds[side] for speeds in every]) for side in (0, 1))
@@ -103,9 +102,12 @@ def median(speeds: list[Speed]) -> Speed:
     return Speed(statistics.median(one.pixels for one in speeds), statistics.median(one.wire for one in speeds))
 
 
-def daemon_speed(home: Path, clients: int, tiles: int, seed: str) -> Speed:
+def daemon_speed(folder: Path, clients: int, tiles: int, seed: str) -> Speed:
     """A new daemon each time, so that none has to make room for what it gets."""
-    with launched(home, "--threads", "1", "--keep-gib", "4") as daemon:
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as home,
+        launched(Path(home), "--threads", "1", "--keep-gib", "4") as daemon,
+    ):
         token = make_token()
         with changing(guests_beside(daemon.home / "token")) as guests:
             guests["uploaders"] = Guest(digest_of(token), Allowance(connections=clients))
@@ -121,6 +123,8 @@ def echo_speed(clients: int, tiles: int, seed: str) -> Speed:
 
 def speed(load: Load) -> Speed:
     """Let the clients send it from a process of their own."""
+    if hasattr(os, "sync"):
+        os.sync()
     with ProcessPoolExecutor(1, SPAWN) as clients:
         outcome: Outcome = clients.submit(run, load).result()
     pixels = load.clients * load.tiles * SIZE

@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 from underpaint_protocol import __version__
 from underpaint_protocol.encodings import ENCODINGS
 from underpaint_protocol.errors import ErrorInfo, describe
-from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError
+from underpaint_protocol.exceptions import InvalidField, OutOfOrder, ProtocolError, TileError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     MAX_JOBS,
@@ -43,6 +43,7 @@ from .access.owners import Owner
 from .admission import refuse, refuse_now, work_of
 from .book import Book, today
 from .hosts import Host
+from .intake import Intake
 from .journal import JournalError
 from .outbox import Outbox, TileWanted
 from .pixels import MissingTile
@@ -83,6 +84,7 @@ class Connection:
         self._encoding = "raw"
         self._session: Session | None = None
         self._farewell: asyncio.Task[None] | None = None
+        self._intake = Intake(house.book.pixels, self._refuse_tile)
         self._unused = 0
         """Bytes of tiles that came since the last job was accepted."""
 
@@ -134,6 +136,8 @@ class Connection:
             message = vocabulary.decode(data)
             if self._session is None and not isinstance(message, Hello):
                 raise OutOfOrder("the first message must be “hello”")
+            if not isinstance(message, Tile):
+                await self._intake.settled()
             await self.answer(message)
         except ProtocolError as error:
             job = error.job if isinstance(error, InvalidField) else None
@@ -187,11 +191,13 @@ class Connection:
         self._unused += self._book.pixels.bytes_for(tile)
         if self._unused > 2 * self._limits.max_tile_bytes:  # Some may have to be sent again.
             return self._refuse(None, "storage_full")
-        try:
-            await self._book.pixels.store(tile)
-        except StoreFull:
+        return await self._intake.put(tile)
+
+    def _refuse_tile(self, error: TileError | StoreFull) -> None:
+        if isinstance(error, StoreFull):
             self._refuse(None, "storage_full")
-        return None
+        else:
+            self._refuse(None, error.code, detail=error)
 
     @answer.register
     async def _submit(self, submit: Submit) -> None:

@@ -1,4 +1,4 @@
-"""How the C library deals with memory, where it is glibc; elsewhere nothing here happens.
+"""How the C library deals with memory, where it is glibc, and Python with garbage.
 
 Tiles of a quarter of a MiB are held for a moment each, by several threads. Left alone, glibc keeps them in a heap for
 each thread, and what they leave behind is free but scattered. Giving every tile's memory back to the system at once
@@ -8,6 +8,7 @@ would end that, but takes half of the daemon's throughput (`run.py bench through
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable
 from functools import cache
 
@@ -17,7 +18,12 @@ HEAPS = 2
 
 
 def keep_in_shape() -> None:
-    """To be called once, before there are many threads."""
+    """To be called once, when everything is imported and before there are many threads.
+
+    What is there by now stays for good, so Python need not look for garbage in it again and again.
+    """
+    gc.collect()
+    gc.freeze()
     mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(M_ARENA_MAX, HEAPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -66,11 +66,12 @@ class Pixels:
         return self._store.has_room_for(sizes.values())
 
     async def store(self, tile: Tile) -> None:
-        """Keep a tile that a client sent. Raises `TileError` if it is damaged, and `StoreFull`."""
-        try:
-            await self._in_thread(self._unpack, tile)
-        except BadTile as bad:
-            raise TileError(str(bad)) from None
+        """Keep a tile. Raises `TileError` if it is damaged, and `StoreFull`."""
+        await self._in_thread(self._unpack, tile)
+
+    def store_soon(self, tile: Tile) -> Future[None]:
+        """The same, for who has something else to do meanwhile; this is done in a thread."""
+        return self._threads.submit(self._unpack, tile)
 
     async def packed(self, name: bytes, encoding: str) -> Tile | None:
         """A tile as it is sent; None if it is not here any more."""
@@ -134,7 +135,10 @@ class Pixels:
         base = None if tile.base is None else self._store.read(tile.base)
         if tile.base is not None and base is None:
             return  # What it is the difference to is gone; the submit that needs it asks for the whole tile.
-        self._store.put(tile.name, decode(tile.encoding, tile.data, tile.size, base))
+        try:
+            self._store.put(tile.name, decode(tile.encoding, tile.data, tile.size, base))
+        except BadTile as bad:
+            raise TileError(str(bad)) from None
 
     def _pack(self, name: bytes, encoding: str) -> Tile | None:
         data = self._store.read(name)
