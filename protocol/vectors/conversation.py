@@ -1,4 +1,4 @@
-"""Writes `conversation.json`: the conversation that SPEC.md explains, frame by frame.
+"""Writes `conversation.json`, the conversation that SPEC.md explains, and the example there, frame by frame.
 
 A client paints into 2 × 2 pixels that lie across a line of the grid, loses its connection, and comes back.
 """
@@ -6,6 +6,7 @@ A client paints into 2 × 2 pixels that lie across a line of the grid, loses its
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 from make import in_json
@@ -76,8 +77,11 @@ CONVERSATION: tuple[tuple[str, Record], ...] = (
 )
 
 
+LOST = "\n  the connection is lost here, and the client opens another\n"
+
+
 def main() -> None:
-    """Write the file beside this script."""
+    """Write the file beside this script, and the block of SPEC.md that shows the same."""
     frames = [
         {
             "from": who,
@@ -88,6 +92,35 @@ def main() -> None:
     ]
     path = Path(__file__).with_name("conversation.json")
     path.write_text(json.dumps(frames, indent=1, ensure_ascii=False) + "\n")
+    spec = Path(__file__).parents[1] / "SPEC.md"
+    words = spec.read_text(encoding="utf-8")
+    heading = words.index("## A conversation")
+    begin = words.index("```\n", heading) + 4
+    end = words.index("```", begin)
+    spec.write_text(words[:begin] + example() + words[end:], encoding="utf-8")
+
+
+def example() -> str:
+    """The conversation as SPEC.md shows it: who says what, and its bytes."""
+    lines: list[str] = []
+    for number, (who, message) in enumerate(CONVERSATION):
+        if number and isinstance(message, Hello):
+            lines.append(LOST)
+        what = f"{'→' if who == CLIENT else '←'} {vocabulary.name_of(message)} {shown(message.to_wire())}"
+        lines += textwrap.wrap(what, 118, subsequent_indent=6 * " ", break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(vocabulary.encode(message).hex(), 116, initial_indent=4 * " ", subsequent_indent=4 * " ")
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: object) -> str:
+    """A value of a message, for people."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {shown(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, bytes):
+        return f"‹{value.hex()}›"
+    return "nil" if value is None else json.dumps(value)
 
 
 if __name__ == "__main__":
