@@ -80,7 +80,7 @@ def _bytes(frame: str | bytes) -> bytes:
 
 
 def tracebacks(daemon: Launched) -> Counter[str]:
-    """Exceptions that reached the log: type, file, line and function of each, as in "KeyError at book.py:12 in open"."""
+    """Exceptions that reached the log, with file, line and function, as in "KeyError at book.py:12 in open"."""
     seen: Counter[str] = Counter()
     inside, place = False, ""
     for line in daemon.log.read_text("utf-8", "replace").splitlines():

@@ -39,8 +39,9 @@ MAX_TILES = 4096
 MAX_JOBS = 4096
 MAX_SEQ = 2**63 - 1
 
-TASKS = ("inpaint", "text_to_image")
+TASKS = ("inpaint", "text_to_image", "image_to_image", "edit")
 PHASES = ("loading", "preparing", "encoding", "denoising", "decoding", "compositing")
+MODEL_STATES = ("ready", "absent", "unfit")
 WORKER_STATES = ("starting", "ready", "restarting", "failed")
 
 RESUMED_ELSEWHERE = 4001
@@ -97,12 +98,20 @@ class Image(Record):
 
 
 @dataclass(frozen=True)
+class Adapter(Record):
+    """A LoRA that changes the model for one job, as far as `weight` says; 0 is not at all."""
+
+    name: str = text(200)
+    weight: float = real(-4.0, 4.0, default=1.0)
+
+
+@dataclass(frozen=True)
 class Request(Record):
     """All that determines a picture. Two equal requests give equal pictures on one machine.
 
     `image` is the part of the canvas around the selection and `mask`, of the same size, the selection. Without an
     image, `width` and `height` are the size of the new picture. `None` for scheduler, guidance or steps takes the
-    model's own default.
+    model's own default. `references` are pictures of any size to take something from; `loras` change the model.
     """
 
     model: str = text(100, pattern=MODEL_ID)
@@ -119,18 +128,23 @@ class Request(Record):
     batch: int = integer(1, 16, default=1)
     image: Optional[Image] = optional(Image)
     mask: Optional[Image] = optional(Image)
+    references: Tuple[Image, ...] = sequence(Image, 16, default=())
+    loras: Tuple[Adapter, ...] = sequence(Adapter, 16, default=())
 
     @property
     def images(self) -> Tuple[Image, ...]:
         """The pictures that travel with the request."""
-        return tuple(image for image in (self.image, self.mask) if image is not None)
+        return tuple(image for image in (self.image, self.mask, *self.references) if image is not None)
 
 
 @dataclass(frozen=True)
 class Model(Record):
-    """A model that the daemon can run, with the values that suit it.
+    """A model that the daemon can run, or could, with the values that suit it.
 
-    The model paints best at about `native_area` square pixels, with sides that are multiples of `size_multiple`.
+    The model paints best at about `native_area` square pixels, with sides that are multiples of `size_multiple`. It
+    takes up to `max_references` reference pictures. Only what is "ready" can be used at once; what is "absent" has to
+    be fetched first, which are `download` bytes, and what is "unfit" cannot run here, of which `detail` says why.
+    `gated` models want their licence accepted by whoever fetches them. `memory` is about how many bytes it takes.
     """
 
     id: str = text(100, pattern=MODEL_ID)
@@ -144,6 +158,12 @@ class Model(Record):
     default_guidance: float = real(0.0, 100.0)
     default_scheduler: str = text(64)
     licence: str = text(200, default="")
+    max_references: int = integer(0, 16, default=0)
+    state: str = choice(MODEL_STATES, default="ready")
+    download: int = integer(0, 1 << 50, default=0)
+    gated: bool = flag(default=False)
+    memory: int = integer(0, 1 << 50, default=0)
+    detail: str = text(500, default="")
 
 
 @dataclass(frozen=True)
@@ -398,11 +418,15 @@ class Result(Record):
 @message("done")
 @dataclass(frozen=True)
 class Done(Record):
-    """Server, state, terminal: all pictures of the job are there. `seconds` is the time since it was started."""
+    """Server, state, terminal: all pictures of the job are there. `seconds` is the time since it was started.
+
+    `notices` are sentences for the artist about what was done otherwise than asked, as a prompt that was cut.
+    """
 
     job: str = text(64, pattern=IDENTIFIER)
     seconds: float = real(0.0, 1e9)
     seq: int = integer(0, MAX_SEQ, default=0)
+    notices: Tuple[str, ...] = sequence(text(500), 8, default=())
 
 
 @message("failed")

@@ -17,6 +17,12 @@ class Device:
     dtype: torch.dtype
     name: str
 
+    def dtype_for(self, precision: str) -> torch.dtype:
+        """What a network that suits "half", "bfloat16" or "float32" calculates in here."""
+        if precision == "float32" or self.dtype == torch.float32:
+            return torch.float32
+        return torch.bfloat16 if precision == "bfloat16" else self.dtype
+
     def memory(self) -> tuple[int, int]:
         """Free and total memory in bytes."""
         if self.torch_device.type in ("cuda", "xpu"):

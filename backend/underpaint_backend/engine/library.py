@@ -19,6 +19,7 @@ from .device import Device
 from .exceptions import BadFiles, ModelBroken
 from .families import Embedding, Family, family_class
 from .preview import LatentToRGB
+from .sources import FolderSource
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class LoadedModel:
     projection: LatentToRGB
     prompts: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PROMPT_BYTES))
     pictures: TensorCache[Tensor] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
+    references: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
 
 
 class Library:
@@ -71,7 +73,7 @@ class Library:
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
         try:
             with cancellable_loading(cancelled):
-                family = family_class(entry.model.family).load(entry.folder, self.device, on_part)
+                family = family_class(entry.model.family).load(FolderSource(entry.folder), self.device, on_part)
         except BadFiles as error:
             raise ModelBroken(entry.model.name, str(error)) from error
         if entry.model.size_multiple % family.latent_scale:

@@ -39,7 +39,8 @@ class Painting:
     """What to paint: all that determines the pictures, in the units of the model.
 
     `size` is width and height in pixels, multiples of the model's size multiple. `strength` is above 0 and at most 1,
-    and says how much of the source is forgotten. There is one picture for each of `seeds`.
+    and says how much of the source is forgotten. There is one picture for each of `seeds`. `references` are pictures
+    [H, W, 3] of any size, 0..255.
     """
 
     size: tuple[int, int]
@@ -51,6 +52,7 @@ class Painting:
     strength: float
     seeds: Sequence[int]
     source: Source | None = None
+    references: Sequence[NDArray[np.uint8]] = ()
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,14 @@ def paint_latents(model: LoadedModel, painting: Painting, observer: Observer) ->
 
 
 def _conditions(model: LoadedModel, painting: Painting) -> Conditions:
-    guided = painting.guidance > 1
+    guided = model.family.is_guided(painting.guidance)
     return Conditions(
         prompt=_embedded(model, painting.prompt),
         negative_prompt=_embedded(model, painting.negative_prompt) if guided else None,
         guidance=painting.guidance,
+        size=painting.size,
         region=_region(model, painting) if model.family.takes_mask else None,
+        references=tuple(_referenced(model, pixels) for pixels in painting.references),
     )
 
 
@@ -129,11 +133,17 @@ def _region(model: LoadedModel, painting: Painting) -> Region:
         return family.encode(_to_picture(source.pixels, family) * kept)
 
     latents = model.pictures.get((_digest(source.pixels), _digest(selected)), encode)
-    return Region(latents, _cells(family, selected.astype(np.float32)))
+    coverage = torch.tensor(source.coverage, device=family.device.torch_device)[None, None]
+    return Region(latents, _cells(family, selected.astype(np.float32)), coverage)
 
 
 def _embedded(model: LoadedModel, prompt: str) -> Embedding:
     return model.prompts.get(prompt, lambda: model.family.encode_prompt(prompt))
+
+
+def _referenced(model: LoadedModel, pixels: NDArray[np.uint8]) -> Embedding:
+    family = model.family
+    return model.references.get(_digest(pixels), lambda: family.encode_reference(_to_picture(pixels, family)))
 
 
 def _encoded(model: LoadedModel, pixels: NDArray[np.uint8]) -> Tensor:

@@ -132,9 +132,7 @@ class Book:
         """
         async with self._catching_up:  # or two would write the same thing
             await self._write_late()
-        for late in self._late:
-            if time.monotonic() - late.since > TOLD_ANYWAY:
-                late.tell()
+        self._tell_what_waited_too_long()
         for session in self.sessions.values():
             if session.is_held_up:
                 self._reserve_numbers(session)
@@ -281,6 +279,11 @@ class Book:
         session.stored = True
         row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
         return self._journal.open_session(row)
+
+    def _tell_what_waited_too_long(self) -> None:
+        for late in self._late:
+            if time.monotonic() - late.since > TOLD_ANYWAY:
+                late.tell()
 
     async def _write_late(self) -> None:
         while self._late:

@@ -45,14 +45,12 @@ class FlowSchedule(Schedule):
 
 
 class OneColour(Family):
-    latent_channels, latent_scale, takes_mask, networks = 3, 4, False, ()
+    NETWORKS = {}
 
-    def __init__(self, device):
-        self.device = device
+    def check(self):
+        pass
 
-    @classmethod
-    def load(cls, folder, device, on_part):
-        return cls(device)
+    latent_channels, latent_scale, takes_mask = 3, 4, False
 
     def encode_prompt(self, text):
         return (torch.tensor(COLOURS[text]),)

@@ -97,6 +97,7 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
         assert await book.pixels.fit([IMAGE])
         assert not await book.pixels.fit([replace(MASK, tiles=IMAGE.tiles)])
         other = replace(IMAGE, tiles=(bytes(16),))
+        assert book.pixels.bytes_for(Tile(bytes(16), SLOT + 1, bytes(SLOT + 1))) == 2 * SLOT
         assert book.pixels.has_room_for([IMAGE, MASK])
         assert book.pixels.has_room_for([IMAGE, IMAGE])
         assert not book.pixels.has_room_for([IMAGE, other])

@@ -8,10 +8,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 from ..denoise import Predict
 from ..device import Device
 from ..exceptions import BadFiles
+from ..parts import Network, Parts
 from ..schedulers import Schedule
+from ..sources import Source
 
 Embedding: TypeAlias = tuple[Tensor, ...]
 """A prompt as a model understands it: as many tensors as its family needs, each with a batch of 1."""
@@ -30,25 +31,29 @@ class Region:
     """The picture around a selection, for models that were trained to fill masks.
 
     `latents` [1, C, h, w] are those of the picture with the selection blanked; `mask` [1, 1, h, w] is 1 where to paint
-    and 0 elsewhere.
+    and 0 elsewhere. `coverage` [1, 1, H, W] in 0..1 is the same for each pixel, and soft.
     """
 
     latents: Tensor
     mask: Tensor
+    coverage: Tensor
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a model is told besides the noisy latents.
 
-    Without a negative prompt there is no guidance. `guidance` is the scale of classifier-free guidance (Ho & Salimans
-    2022, arXiv:2207.12598). `region` is None only for models that take no mask.
+    `size` is width and height in pixels. `guidance` is the scale of classifier-free guidance (Ho & Salimans 2022,
+    arXiv:2207.12598), which needs a negative prompt, or what a distilled model takes in its place. `region` is None
+    only for models that take no mask. `references` are what `encode_reference` made of each reference picture.
     """
 
     prompt: Embedding
     negative_prompt: Embedding | None
     guidance: float
-    region: Region | None
+    size: tuple[int, int]
+    region: Region | None = None
+    references: tuple[Embedding, ...] = ()
 
 
 class Family(ABC):
@@ -58,16 +63,29 @@ class Family(ABC):
     them; pictures are [B, 3, H, W] in -1..1. Both are float32 on `device`, whatever the networks calculate in.
     """
 
-    device: Device
+    NETWORKS: ClassVar[Mapping[str, Network]]
+    """The networks of the family, by their names in diffusers' layout."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.device = parts.device
 
     @classmethod
-    @abstractmethod
-    def load(cls, folder: Path, device: Device, on_part: Callable[[float], None]) -> Family:
-        """The model in `folder`, a folder in diffusers' layout.
-
-        `on_part` hears what fraction is loaded, before each part.
+    def load(cls, source: Source, device: Device, on_part: Callable[[float], None]) -> Self:
+        """The model whose parts are in `source`. `on_part` hears what fraction is loaded, before each part.
 
         Raises `BadFiles`.
+        """
+        family = cls(Parts(source, device, cls.NETWORKS))
+        family.check()
+        family.parts.load(on_part)
+        return family
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look at the configurations before anything large is read.
+
+        Raises `BadFiles` if this is not a model of the family.
         """
 
     @property
@@ -86,9 +104,13 @@ class Family(ABC):
         """Whether the denoiser was trained to fill masks. For others, the loop keeps the surroundings."""
 
     @property
-    @abstractmethod
     def networks(self) -> Sequence[nn.Module]:
-        """All networks, for whoever wants to reach into them."""
+        """All networks that are loaded, for whoever wants to reach into them."""
+        return self.parts.networks
+
+    def is_guided(self, guidance: float) -> bool:
+        """Whether classifier-free guidance of this scale is used, and thus a negative prompt."""
+        return guidance > 1
 
     @abstractmethod
     def encode_prompt(self, text: str) -> Embedding:
@@ -101,6 +123,17 @@ class Family(ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """The pictures of latents."""
+
+    def encode_reference(self, picture: Tensor) -> Embedding:
+        """What the denoiser is told of a reference picture [1, 3, H, W]; its sides are any.
+
+        Raises `NotImplementedError` in families that take none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no references")
+
+    def left_out(self, prompt: str) -> str:
+        """The end of a prompt that is too long for the model; empty if nothing is left out."""
+        return ""
 
     @abstractmethod
     def schedule(self, name: str, steps: int, strength: float, size: tuple[int, int]) -> Schedule:

@@ -6,59 +6,52 @@ mask, and 4 channels of the picture with the masked part blanked.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..denoise import Predict
-from ..device import Device, is_out_of_memory
 from ..exceptions import BadFiles
+from ..parts import Network
 from ..schedulers import Schedule
 from . import Conditions, Embedding, Family
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-"""Endings of weights that are programs as much as numbers; none is ever opened."""
 
-
-@dataclass(frozen=True)
 class StableDiffusion(Family):
     """A Stable Diffusion model. The VAE always calculates in float32: in half precision, some pictures overflow it."""
 
-    device: Device
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler_config: dict[str, Any]
+    NETWORKS: ClassVar[Mapping[str, Network]] = {
+        "text_encoder": Network(CLIPTextModel),
+        "vae": Network(AutoencoderKL, "float32"),
+        "unet": Network(UNet2DConditionModel),
+    }
 
-    @classmethod
-    def load(cls, folder: Path, device: Device, on_part: Callable[[float], None]) -> StableDiffusion:
-        try:
-            on_part(0.0)
-            scheduler_config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            on_part(0.05)
-            text_encoder = _network(CLIPTextModel, folder / "text_encoder", device, device.dtype)
-            on_part(0.2)
-            vae = _network(AutoencoderKL, folder / "vae", device, torch.float32)
-            on_part(0.3)
-            unet = _network(UNet2DConditionModel, folder / "unet", device, device.dtype)
-        except Exception as error:  # whatever damaged files make the libraries raise
-            if is_out_of_memory(error):
-                raise
-            words = str(error).replace(str(folder), folder.name).splitlines() or [""]
-            raise BadFiles(f"{type(error).__name__}: {words[0]}") from error
-        if unet.config.in_channels not in (4, 9):
-            raise BadFiles(f"its UNet has {unet.config.in_channels} input channels, not 4 or 9")
-        return cls(device, unet, vae, text_encoder, tokenizer, scheduler_config)
+    def check(self) -> None:
+        channels = self.parts.config("unet").get("in_channels")
+        if channels not in (4, 9):
+            raise BadFiles(f"its UNet has {channels} input channels, not 4 or 9")
+        self.scheduler_config = self.parts.config("scheduler")
+        _ = self.tokenizer
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.parts.tokenizer("tokenizer", CLIPTokenizer)
+
+    @property
+    def unet(self) -> Any:
+        return self.parts["unet"]
+
+    @property
+    def vae(self) -> Any:
+        return self.parts["vae"]
+
+    @property
+    def text_encoder(self) -> Any:
+        return self.parts["text_encoder"]
 
     @property
     def latent_channels(self) -> int:
@@ -72,10 +65,6 @@ class StableDiffusion(Family):
     @property
     def takes_mask(self) -> bool:
         return bool(self.unet.config.in_channels == 9)
-
-    @property
-    def networks(self) -> Sequence[nn.Module]:
-        return self.text_encoder, self.vae, self.unet
 
     def encode_prompt(self, text: str) -> Embedding:
         """The embedding [1, T, D] of a prompt, cut at as many tokens as CLIP takes."""
@@ -117,33 +106,6 @@ class StableDiffusion(Family):
             return without + conditions.guidance * (wanted - without)
 
         return predict
-
-
-def _network(cls: Any, folder: Path, device: Device, dtype: torch.dtype) -> Any:
-    """The network in `folder`, from safetensors only, in the variant that lies there.
-
-    Raises `ValueError` if there are no weights, or not all of them; and whatever the libraries raise for damaged files.
-    """
-    weights = [path.name for path in folder.glob("*.safetensors")]
-    if not weights:
-        raise ValueError(_what_is_there_instead(folder))
-    variant = "fp16" if all(re.search(r"\.fp16[.-]", name) for name in weights) else None
-    where = {"variant": variant, "use_safetensors": True, "local_files_only": True}
-    network, report = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True, **where)
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
-    if missing:
-        raise ValueError(f"{folder.name} lacks {len(missing)} weights, such as {sorted(missing)[0]}")
-    return network.eval().requires_grad_(False).to(device.torch_device)
-
-
-def _what_is_there_instead(folder: Path) -> str:
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if not pickles:
-        return f"{folder.name} has no safetensors"
-    return (
-        f"{folder.name}/{pickles[0]} is of a kind that can run any program when it is opened. Convert it on a machine "
-        "where that does no harm, with diffusers' save_pretrained(folder, safe_serialization=True)"
-    )
 
 
 FAMILY = StableDiffusion
