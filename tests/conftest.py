@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from underpaint_backend.launch import Launched, launched
+
+BENCH = Path(__file__).parents[1] / "bench"
+sys.path.insert(0, str(BENCH))  # The benches run at a small scale as tests, and share their tiny models with them.
 
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("underpaint", deadline=None, suppress_health_check=[HealthCheck.too_slow])

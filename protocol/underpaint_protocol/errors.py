@@ -114,6 +114,30 @@ TABLE: Dict[str, Row] = {
     ),
     "unsupported_task": Row("The model “{model}” cannot do that: {detail}.", "Choose another model."),
     "unknown_scheduler": Row("There is no scheduler called “{detail}”.", "Choose one of: {known}."),
+    "model_absent": Row(
+        "The model “{model}” is not on the daemon's machine yet: {detail}.",
+        "Fetch it in the list of models, or with “underpaint models pull {model}”.",
+    ),
+    "model_unfit": Row(
+        "The model “{model}” cannot run on this machine: {detail}.",
+        "Choose a smaller variant of it, or another model.",
+    ),
+    "too_many_references": Row(
+        "The model “{model}” takes {detail}.",
+        "Take some of the reference pictures away.",
+    ),
+    "unknown_lora": Row(
+        "There is no LoRA called “{detail}” here.",
+        "Put its file into a folder that “underpaint models add-folder” was told of.",
+    ),
+    "wrong_lora": Row(
+        "The LoRA “{lora}” was made for {detail}, not for {model}.",
+        "Choose a model of its family, or another LoRA.",
+    ),
+    "wrong_size": Row(
+        "Pictures of this size cannot be painted: {detail}.",
+        "Choose a size between 64 and 4096 px on each side, and at most 4 megapixels for one pass.",
+    ),
     "wrong_mask_size": Row(
         "The selection mask does not fit the picture: {detail}.",
         "Select again and try once more.",
@@ -202,6 +226,26 @@ TABLE: Dict[str, Row] = {
     "model_broken": Row(
         "The model “{model}” could not be loaded: {detail}.",
         "Its files may be damaged. Install it again.",
+    ),
+    "model_gated": Row(
+        "“{model}” is given only to those who accepted its licence: {detail}.",
+        "Open {url}, accept the licence there, make a token on the hub's settings page, and run “underpaint models pull "
+        "{model} --hub-token TOKEN”, or set HF_TOKEN.",
+    ),
+    "download_failed": Row(
+        "“{model}” could not be fetched: {detail}.",
+        "What came so far is kept. Try again; it goes on from there.",
+        retryable=True,
+    ),
+    "download_wrong": Row(
+        "What was fetched of “{model}” is not what it should be: {detail}. It was deleted.",
+        "Try again. If it happens again, choose another mirror.",
+        retryable=True,
+    ),
+    "disk_full": Row(
+        "There is not enough room on the disk for “{model}”: {detail}.",
+        "Make room, or choose another folder for models. What came so far is kept.",
+        retryable=True,
     ),
     "not_finite": Row(
         "The model “{model}” made no picture: its numbers overflowed.",

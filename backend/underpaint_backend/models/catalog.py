@@ -29,10 +29,15 @@ SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "dpm++2m", "unipc")
 
 @dataclass(frozen=True)
 class Entry:
-    """A model and the folder that holds its files."""
+    """A model and where its files are.
+
+    `folder` is in diffusers' layout. Where there is a `checkpoint`, a single file, parts that it holds come from there;
+    the folder has the configurations and tokenizers, and what the file lacks.
+    """
 
     model: Model
     folder: Path
+    checkpoint: Path | None = None
 
 
 def default_roots() -> tuple[Path, ...]:
