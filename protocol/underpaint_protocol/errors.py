@@ -228,12 +228,12 @@ TABLE: Dict[str, Row] = {
         "Its files may be damaged. Install it again.",
     ),
     "model_gated": Row(
-        "“{model}” is given only to those who accepted its licence: {detail}.",
-        "Open {url}, accept the licence there, make a token on the hub's settings page, and run “underpaint models pull "
-        "{model} --hub-token TOKEN”, or set HF_TOKEN.",
+        "The model “{model}” is given only to those who accepted its licence: {detail}.",
+        "Open {url}, accept the licence there, make a token on the hub's settings page, and run "
+        "“underpaint models pull {model} --hub-token TOKEN”, or set HF_TOKEN.",
     ),
     "download_failed": Row(
-        "“{model}” could not be fetched: {detail}.",
+        "The model “{model}” could not be fetched: {detail}.",
         "What came so far is kept. Try again; it goes on from there.",
         retryable=True,
     ),
