@@ -122,6 +122,10 @@ TABLE: Dict[str, Row] = {
         "The model “{model}” cannot run on this machine: {detail}.",
         "Choose a smaller variant of it, or another model.",
     ),
+    "may_not_fetch": Row(
+        "This token may not fetch models.",
+        "Ask whoever looks after the daemon to run “underpaint models pull {model}” there.",
+    ),
     "too_many_references": Row(
         "The model “{model}” takes {detail}.",
         "Take some of the reference pictures away.",

@@ -20,7 +20,7 @@ from .exceptions import InvalidField
 R = TypeVar("R", bound="Record")
 
 IDENTIFIER = r"[A-Za-z0-9_-]{1,64}"
-MODEL_ID = r"(?!.*\.\.)[a-z0-9][a-z0-9._/-]{0,99}"
+MODEL_ID = r"(?!.*\.\.)[a-z0-9][a-z0-9._/:-]{0,99}"
 SESSION_ID = r"[0-9a-f]{32}"
 DIGEST_SIZE = 16
 """Bytes of the name of a tile."""

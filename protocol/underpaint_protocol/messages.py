@@ -255,6 +255,39 @@ class Status(Record):
     draining: bool = flag(default=False)
 
 
+@message("models")
+@dataclass(frozen=True)
+class Models(Record):
+    """Server: what can be run here changed; these are all."""
+
+    models: Tuple[Model, ...] = sequence(Model, 1000)
+
+
+@message("pull")
+@dataclass(frozen=True)
+class Pull(Record):
+    """Client: fetch the files of a model that is absent; with `stop`, leave off. What came is kept."""
+
+    model: str = text(100, pattern=MODEL_ID)
+    stop: bool = flag(default=False)
+
+
+@message("pulling")
+@dataclass(frozen=True)
+class Pulling(Record):
+    """Server: how far a model is fetched, in bytes, to every connection of who may fetch models.
+
+    It is over when `done` is `total`, with an `error`, or when it is `stopped`. `seconds_left` is nil while unknown.
+    """
+
+    model: str = text(100, pattern=MODEL_ID)
+    done: int = integer(0, 1 << 50)
+    total: int = integer(0, 1 << 50)
+    seconds_left: Optional[float] = optional(real(0.0, 1e9))
+    stopped: bool = flag(default=False)
+    error: Optional[ErrorInfo] = optional(ErrorInfo)
+
+
 # Pixels
 
 

@@ -6,6 +6,7 @@ Run it only to add a vector. A vector that changes means that the language chang
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
     Acknowledge,
+    Adapter,
     Cancel,
     Cancelled,
     Done,
@@ -26,9 +28,12 @@ from underpaint_protocol.messages import (
     Limits,
     Missing,
     Model,
+    Models,
     Position,
     Preview,
     Progress,
+    Pull,
+    Pulling,
     Request,
     Result,
     Resume,
@@ -107,6 +112,24 @@ MESSAGES: tuple[Record, ...] = (
     ),
     Submit("job-4", Request(model="m", task="inpaint", width=2, height=2, image=SPLIT)),
     Submit("job-5", Request(model="m", task="inpaint", width=1, height=2, image=DEEP)),
+    Submit(
+        "job-6",
+        Request(
+            model="flux2-klein:4b",
+            task="edit",
+            width=1,
+            height=2,
+            image=DEEP,
+            references=(IMAGE,),
+            loras=(Adapter("ink.safetensors", 0.75), Adapter("paper", -1.0)),
+        ),
+    ),
+    Models((MODEL, replace(MODEL, id="flux1:dev", state="absent", download=33_000_000_000, gated=True))),
+    Pull("flux1:dev"),
+    Pull("flux1:dev", stop=True),
+    Pulling("flux1:dev", 1 << 30, 33_000_000_000, 612.5),
+    Pulling("flux1:dev", 1 << 30, 33_000_000_000, stopped=True),
+    Pulling("flux1:dev", 0, 0, error=describe("model_gated", model="x", detail="no token", url="https://a.example")),
     Cancel(JOB),
     Accepted(JOB, 3, seq=42),
     Position(JOB, 2),
@@ -116,6 +139,7 @@ MESSAGES: tuple[Record, ...] = (
     Result(JOB, 0, 7, IMAGE, seq=45),
     Fetch(JOB, (TILE,)),
     Done(JOB, 1.5, seq=46),
+    Done(JOB, 1.5, seq=46, notices=("Only the first 75 words counted.",)),
     Failed(JOB, describe("worker_died", detail="SIGKILL"), seq=47),
     Cancelled(JOB, seq=2**63 - 1),
     Acknowledge(JOB),
