@@ -111,7 +111,8 @@ class Request(Record):
 
     `image` is the part of the canvas around the selection and `mask`, of the same size, the selection. Without an
     image, `width` and `height` are the size of the new picture. `None` for scheduler, guidance or steps takes the
-    model's own default. `references` are pictures of any size to take something from; `loras` change the model.
+    model's own default. A large area is painted at the model's own size and scaled up, or with `full_size` at up to 4
+    megapixels, in windows where the model was trained for less. `references` are pictures of any size to take something from; `loras` change the model.
     """
 
     model: str = text(100, pattern=MODEL_ID)
@@ -128,6 +129,7 @@ class Request(Record):
     batch: int = integer(1, 16, default=1)
     image: Optional[Image] = optional(Image)
     mask: Optional[Image] = optional(Image)
+    full_size: bool = flag(default=False)
     references: Tuple[Image, ...] = sequence(Image, 16, default=())
     loras: Tuple[Adapter, ...] = sequence(Adapter, 16, default=())
 
