@@ -16,6 +16,7 @@ between.
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import islice
 from typing import List, Mapping, Optional, Sequence
 
@@ -39,8 +40,11 @@ from .messages import (
     Fetch,
     Have,
     Missing,
+    Models,
     Position,
     Preview,
+    Pull,
+    Pulling,
     Request,
     Resume,
     Resumed,
@@ -52,6 +56,7 @@ from .messages import (
     vocabulary,
 )
 from .opening import Agreed, Opening, Stage
+from .pulls import Pulls
 from .tiles import name_of
 from .uploads import Outgoing
 
@@ -74,6 +79,7 @@ class ClientSession:
         self._opening = Opening(client, encodings, session)
         self._jobs = Ledger()
         self._out = Outgoing()
+        self._pulls = Pulls()
         self._query = 0
         self._objection: Optional[ErrorInfo] = None  # to a tile; the job that needs it shows when it is submitted
 
@@ -164,6 +170,13 @@ class ClientSession:
         if self.ready:
             self._out.say(Acknowledge(job))
 
+    def pull(self, model: str, *, stop: bool = False) -> None:
+        """Ask the server to fetch the files of a model, or to leave off. `Pulling` tells how far it is."""
+        wish = Pull(model, stop)
+        self._pulls.wish(wish)
+        if self.ready:
+            self._out.say(wish)
+
     def next_frame(self) -> Optional[bytes]:
         """The next frame to send; None if there is nothing to say at present. Pixels go last."""
         return self._out.next_frame()
@@ -179,6 +192,7 @@ class ClientSession:
             message = vocabulary.decode(frame)
         except UnknownMessage:  # of a later version
             return []
+        self._hear_of_models(message)
         if isinstance(message, (Welcome, Resumed)) or not self.ready:
             return self._open(message)
         if isinstance(message, STATE):
@@ -193,6 +207,12 @@ class ClientSession:
             known = self._jobs.get(message.job)
             return [message] if known is not None and not known.state.ended else []
         return [_of_server(message)]
+
+    def _hear_of_models(self, message: Record) -> None:
+        """What can be run there changed, or is on its way."""
+        self._pulls.hear(message)
+        if isinstance(message, Models) and self._opening.welcome is not None:
+            self._opening.welcome = dataclasses.replace(self._opening.welcome, models=message.models)
 
     # Opening a connection
 
@@ -211,6 +231,8 @@ class ClientSession:
         """Say again what the server may not have heard. Jobs that it does not know begin anew."""
         if agreed.fresh:
             self.last_seq = 0
+        for pull in self._pulls.open():
+            self._out.say(pull)
         for name in agreed.jobs:
             self._heard_of(name)
         events: List[Event] = []
@@ -414,6 +436,6 @@ def preferred_encodings(local: bool) -> List[str]:
 
 
 def _of_server(message: Record) -> Record:
-    if isinstance(message, Status):
+    if isinstance(message, (Status, Models, Pulling)):
         return message
     raise OutOfOrder(f"{vocabulary.name_of(message)} is not the server's to say")

@@ -8,7 +8,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 from .exceptions import OutOfOrder
 from .fields import Record
-from .messages import Error, Hello, Resume, Resumed, Status, Welcome, vocabulary
+from .messages import Error, Hello, Models, Pulling, Resume, Resumed, Status, Welcome, vocabulary
 
 
 class Stage(Enum):
@@ -57,7 +57,7 @@ class Opening:
                 assert self.welcome is not None
                 self.session = self.welcome.session
                 return self._agreed((), fresh=True)
-        if isinstance(message, (Error, Status)):
+        if isinstance(message, (Error, Status, Models, Pulling)):
             return None
         raise OutOfOrder(f"{vocabulary.name_of(message)} came while the connection was opened")
 
