@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from underpaint_protocol.errors import describe
 from underpaint_protocol.geometry import working_size
 from underpaint_protocol.images import image_of
@@ -19,23 +17,23 @@ from ..engine import cancel
 from ..engine.denoise import Step
 from ..engine.device import Device
 from ..engine.library import Library, LoadedModel
-from ..engine.painting import Observer, Painting, Source, paint
-from ..imaging.composite import cut_out, opaque
-from ..imaging.depth import Pixels, to_8_bits
-from ..imaging.prepare import prepare
+from ..engine.painting import Observer, Painting, paint
+from ..imaging.depth import Pixels
 from ..models.catalog import Entry, find_models
 from ..models.suitability import reason_to_refuse
 from .failures import Refused, explain
 from .inbox import Job
 from .outbox import Outbox
+from .pictures import Pictures
 from .previews import Previews
 from .progress import JobProgress
-from .requests import pixels_of
 
 log = logging.getLogger(__name__)
 
 SEEDS = 1 << 63
 """Seeds are below this; after the last one comes the first."""
+MOST_AREA = 4 << 20
+"""Square pixels at which a picture is painted at most; what is larger is scaled up."""
 
 
 class Worker:
@@ -56,8 +54,8 @@ class Worker:
         name, started = job.submit.job, time.monotonic()
         lost: torch.AcceleratorError | None = None
         try:
-            self._paint(job)
-            end: Done | Failed | Cancelled = Done(name, time.monotonic() - started)
+            notices = self._paint(job)
+            end: Done | Failed | Cancelled = Done(name, time.monotonic() - started, notices=notices)
         except cancel.Cancelled:
             end = Cancelled(name)
         except Exception as error:  # whatever happens, the worker lives on and the server hears of it
@@ -72,13 +70,14 @@ class Worker:
         if lost is not None:
             raise lost
 
-    def _paint(self, job: Job) -> None:
+    def _paint(self, job: Job) -> tuple[str, ...]:
+        """Paint, send what was painted, and return what the artist should know of it."""
         request, progress = job.submit.request, JobProgress(job, self._outbox)
         entry = self._entry(request.model)
         reason = reason_to_refuse(request, entry.model)
         if reason is not None:
             raise Refused(reason)
-        pictures = _Pictures(request, job.tiles)
+        pictures = Pictures(request, job.tiles)
 
         progress.report("loading")
         model = self._library.load(entry, lambda done: progress.report("loading", done), job.cancelled)
@@ -95,6 +94,7 @@ class Worker:
             progress.report("compositing", index / len(painted))
             self._send(job, index, seed, pictures.finished(picture))
         progress.report("compositing", 1.0)
+        return tuple(_notice_of_cut(model, request.prompt))
 
     def _entry(self, model: str) -> Entry:
         entry = find_models(self._roots).get(model)
@@ -114,35 +114,14 @@ class Worker:
         self._outbox.send(Result(job.submit.job, index, seed, image))
 
 
-class _Pictures:
-    """What came with a request, as arrays: a canvas [H, W, C] and a mask [H, W], or neither."""
-
-    def __init__(self, request: Request, arrived: dict[bytes, bytes]) -> None:
-        self.size = (request.width, request.height)
-        self.canvas: Pixels | None = None
-        if request.task == "inpaint" and request.image is not None and request.mask is not None:
-            self.canvas = pixels_of(request.image, arrived)
-            self.mask = pixels_of(request.mask, arrived)
-            if not self.mask.any():
-                raise Refused(describe("empty_selection"))
-
-    def source(self, size: tuple[int, int], *, forget: bool) -> Source | None:
-        """The canvas at working size, for the engine."""
-        if self.canvas is None:
-            return None
-        return Source(*prepare(to_8_bits(self.canvas), to_8_bits(self.mask), size, forget=forget))
-
-    def finished(self, painted: NDArray[np.uint8]) -> Pixels:
-        """A painted picture [h, w, 3] as the client wants it, [H, W, 4]."""
-        if self.canvas is None:
-            return opaque(painted, self.size)
-        return cut_out(painted, self.canvas, self.mask)
-
-
-def _painting(request: Request, model: LoadedModel, pictures: _Pictures) -> Painting:
+def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Painting:
     """The request in the units of the model, with the model's own values where the request leaves them open."""
-    defaults = model.description
-    size = working_size(request.width, request.height, defaults.native_area, defaults.size_multiple)
+    defaults, family = model.description, model.family
+    area = defaults.native_area
+    if request.full_size:
+        area = max(area, min(request.width * request.height, MOST_AREA))
+    sees_canvas = request.task == "inpaint" and family.sees_canvas
+    size = working_size(request.width, request.height, area, defaults.size_multiple)
     return Painting(
         size=size,
         prompt=request.prompt,
@@ -152,5 +131,16 @@ def _painting(request: Request, model: LoadedModel, pictures: _Pictures) -> Pain
         steps=request.steps or defaults.default_steps,
         strength=request.strength,
         seeds=tuple((request.seed + index) % SEEDS for index in range(request.batch)),
-        source=pictures.source(size, forget=request.strength == 1 and not model.family.takes_mask),
+        source=pictures.source(size, forget=request.strength == 1 and not family.takes_mask and not sees_canvas),
+        references=pictures.references(with_canvas=sees_canvas),
     )
+
+
+def _notice_of_cut(model: LoadedModel, prompt: str) -> list[str]:
+    """Where a prompt was cut, for the artist; nothing if it was not."""
+    left_out = model.family.left_out(prompt).split()
+    if not left_out:
+        return []
+    return [
+        f"The prompt is too long for {model.description.name}: it was cut before “{' '.join(left_out[:8])[:80]} …”."
+    ]

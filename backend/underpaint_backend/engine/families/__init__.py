@@ -66,6 +66,9 @@ class Family(ABC):
     NETWORKS: ClassVar[Mapping[str, Network]]
     """The networks of the family, by their names in diffusers' layout."""
 
+    sees_canvas: ClassVar[bool] = False
+    """Whether the model paints better into a selection if the canvas is its first reference."""
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.device = parts.device
@@ -76,10 +79,18 @@ class Family(ABC):
 
         Raises `BadFiles`.
         """
-        family = cls(Parts(source, device, cls.NETWORKS))
+        family = cls(Parts(source, device, cls.networks_in(source)))
         family.check()
         family.parts.load(on_part)
         return family
+
+    @classmethod
+    def networks_in(cls, source: Source) -> Mapping[str, Network]:
+        """The networks of the model in `source`, where their classes differ from model to model.
+
+        Raises `BadFiles`.
+        """
+        return cls.NETWORKS
 
     @abstractmethod
     def check(self) -> None:
@@ -130,6 +141,13 @@ class Family(ABC):
         Raises `NotImplementedError` in families that take none.
         """
         raise NotImplementedError(f"{type(self).__name__} takes no references")
+
+    def fitted_reference(self, picture: Tensor, count: int) -> Tensor:
+        """A reference picture [1, 3, H, W] at the size that `encode_reference` takes it at, as one of `count`.
+
+        The more there are, the smaller some models want each.
+        """
+        return picture
 
     def left_out(self, prompt: str) -> str:
         """The end of a prompt that is too long for the model; empty if nothing is left out."""
