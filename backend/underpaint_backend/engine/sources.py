@@ -30,7 +30,7 @@ class Source(ABC):
 
     @abstractmethod
     def config(self, name: str) -> dict[str, Any]:
-        """The configuration of a part; that of the scheduler, too."""
+        """The configuration of a part; that of the scheduler, too, and "model_index", that of the whole."""
 
     @abstractmethod
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
@@ -63,10 +63,11 @@ class FolderSource(Source):
         return (self.folder / name).is_dir()
 
     def config(self, name: str) -> dict[str, Any]:
-        file = "scheduler_config.json" if name == "scheduler" else "config.json"
-        found: Any = json.loads((self.folder / name / file).read_text(encoding="utf-8"))
+        special = {"scheduler": "scheduler/scheduler_config.json", "model_index": "model_index.json"}
+        file = special.get(name, f"{name}/config.json")
+        found: Any = json.loads((self.folder / file).read_text(encoding="utf-8"))
         if not isinstance(found, dict):
-            raise BadFiles(f"{name}/{file} must hold one object")
+            raise BadFiles(f"{file} must hold one object")
         return found
 
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
