@@ -66,6 +66,9 @@ class Family(ABC):
     NETWORKS: ClassVar[Mapping[str, Network]]
     """The networks of the family, by their names in diffusers' layout."""
 
+    sees_canvas: ClassVar[bool] = False
+    """Whether the model paints better into a selection if the canvas is its first reference."""
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.device = parts.device
