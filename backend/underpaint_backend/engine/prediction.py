@@ -5,6 +5,7 @@ Taken before the scheduler's step, so that it is the model's own prediction and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -29,7 +30,7 @@ def predict_x0(scheduler: Any, output: Tensor, timestep: Tensor, sample: Tensor)
     Raises `NotImplementedError` for kinds of predictions that are not known.
     """
     space = _space(scheduler)
-    a, b = _levels(scheduler, space, timestep)
+    a, b = levels(scheduler, timestep, _index(scheduler, timestep))
     sample, output = sample.float(), output.float()
     kind = scheduler.config.get("prediction_type", "epsilon")
     if space is _Space.FLOW:
@@ -45,21 +46,34 @@ def predict_x0(scheduler: Any, output: Tensor, timestep: Tensor, sample: Tensor)
     raise NotImplementedError(f"predictions of kind {kind!r}")
 
 
+def of_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler configuration is that of a flow model."""
+    return (
+        str(config.get("_class_name", "")).startswith("FlowMatch")
+        or bool(config.get("use_flow_sigmas"))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
 def _space(scheduler: Any) -> _Space:
     name = type(scheduler).__name__
-    if name.startswith("FlowMatch") or scheduler.config.get("use_flow_sigmas"):
+    if name.startswith("FlowMatch") or of_flow(scheduler.config):
         return _Space.FLOW
     if name.startswith("Euler"):
         return _Space.EXPLODING
     return _Space.PRESERVING
 
 
-def _levels(scheduler: Any, space: _Space, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of the clean latents (a) and of the noise (b) the sample holds."""
+def levels(scheduler: Any, timestep: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    """How much of the clean latents and how much unit noise a sample holds at `timestep`.
+
+    That timestep is number `index` of the scheduler's.
+    """
+    space = _space(scheduler)
     if space is _Space.PRESERVING and not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         kept = scheduler.alphas_cumprod[int(timestep)]
         return kept.sqrt(), (1 - kept).sqrt()
-    sigma = scheduler.sigmas[_index(scheduler, timestep)]
+    sigma = scheduler.sigmas[index]
     if space is _Space.FLOW:
         return 1 - sigma, sigma
     if space is _Space.EXPLODING:
@@ -70,6 +84,8 @@ def _levels(scheduler: Any, space: _Space, timestep: Tensor) -> tuple[Tensor, Te
 
 def _index(scheduler: Any, timestep: Tensor) -> int:
     """Where in its noise levels the scheduler is. It knows by itself, except before its first step."""
+    if not hasattr(scheduler, "step_index"):
+        return 0  # ddim, ddpm and pndm go by the timestep alone
     for index in (scheduler.step_index, scheduler.begin_index):
         if index is not None:
             return int(index)

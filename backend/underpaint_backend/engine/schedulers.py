@@ -3,6 +3,9 @@
 ddim     Song et al. 2020, arXiv:2010.02502          euler    Karras et al. 2022, arXiv:2206.00364, algorithm 2
 ddpm     Ho et al. 2020, arXiv:2006.11239            dpm++2m  Lu et al. 2022, arXiv:2211.01095
 pndm     Liu et al. 2022, arXiv:2202.09778           unipc    Zhao et al. 2023, arXiv:2302.04867
+
+Flow models (Lipman et al. 2022, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206) have noise levels of another
+kind, and schedulers of their own under some of the same names.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
 from torch import Tensor
 
 from .exceptions import UnknownScheduler
+from .prediction import levels, of_flow
 
 _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     # Latents are not pictures: there is no range to clip them to.
@@ -36,7 +41,12 @@ _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, {}),
 }
 
+_FLOW_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "euler": (FlowMatchEulerDiscreteScheduler, {}),
+}
+
 NAMES = tuple(_SCHEDULERS)
+FLOW_NAMES = tuple(_FLOW_SCHEDULERS)
 
 
 @dataclass(frozen=True)
@@ -53,22 +63,39 @@ class Schedule:
     timesteps: Tensor
 
     @classmethod
-    def of(cls, name: str, config: Mapping[str, Any], steps: int, strength: float = 1.0) -> Schedule:
+    def of(
+        cls,
+        name: str,
+        config: Mapping[str, Any],
+        steps: int,
+        strength: float = 1.0,
+        *,
+        mu: float | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> Schedule:
         """The schedule of the scheduler called `name` for a model whose scheduler configuration is `config`.
 
         `strength`, above 0 and at most 1, is the share of the steps that are run, counted from the clean end as
         SDEdit does (Meng et al. 2021, arXiv:2108.01073); at least one is.
 
+        Flow models only: `sigmas` [steps] are the noise levels before they are shifted, from 1 down; without them they
+        are evenly spaced. `mu` is how far they are shifted, where the configuration leaves that to the picture's size.
+
         Raises `UnknownScheduler`.
         """
         scheduler = build(name, config)
-        # The offset moves all timesteps up: with one for each that was trained, the first would lie beyond them.
-        steps = min(steps, scheduler.config.num_train_timesteps - scheduler.config.get("steps_offset", 0))
-        scheduler.set_timesteps(steps, device="cpu")
-        skipped = (steps - max(1, int(steps * strength))) * scheduler.order
+        if of_flow(config):
+            scheduler.set_timesteps(steps, device="cpu", sigmas=sigmas, mu=mu)
+            # Rounded as FLUX does: the other way than Stable Diffusion.
+            skipped = min(steps - 1, int(steps - steps * strength))
+        else:
+            # The offset moves all timesteps up: with one for each that was trained, the first would lie beyond them.
+            steps = min(steps, scheduler.config.num_train_timesteps - scheduler.config.get("steps_offset", 0))
+            scheduler.set_timesteps(steps, device="cpu")
+            skipped = steps - max(1, int(steps * strength))
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(skipped)
-        return cls(scheduler, scheduler.timesteps[skipped:])
+            scheduler.set_begin_index(skipped * scheduler.order)
+        return cls(scheduler, scheduler.timesteps[skipped * scheduler.order :])
 
     def __len__(self) -> int:
         """Evaluations of the model."""
@@ -77,7 +104,7 @@ class Schedule:
     def begin(self, noise: Tensor, source: Tensor | None = None) -> Tensor:
         """The latents to start from: `noise` [B, C, h, w], or `source` [B, C, h, w] made noisy with it."""
         if source is None:
-            return noise * float(self.scheduler.init_noise_sigma)
+            return noise * float(getattr(self.scheduler, "init_noise_sigma", 1))
         return self.noisy(source, noise, 0)
 
     def noisy(self, latents: Tensor, noise: Tensor, step: int) -> Tensor:
@@ -87,11 +114,15 @@ class Schedule:
         """
         if step >= len(self.timesteps):
             return latents
-        noised: Tensor = self.scheduler.add_noise(latents, noise, self.timesteps[step : step + 1])
-        return noised
+        kept, noisy = levels(
+            self.scheduler, self.timesteps[step], (getattr(self.scheduler, "begin_index", 0) or 0) + step
+        )
+        return kept * latents + noisy * noise
 
     def scaled(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The latents [B, C, h, w] as the model wants to see them."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
         scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
         return scaled
 
@@ -117,7 +148,8 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
 
     Raises `UnknownScheduler`.
     """
-    if name not in _SCHEDULERS:
-        raise UnknownScheduler(name, NAMES)
-    cls, settings = _SCHEDULERS[name]
+    known = _FLOW_SCHEDULERS if of_flow(config) else _SCHEDULERS
+    if name not in known:
+        raise UnknownScheduler(name, known)
+    cls, settings = known[name]
     return cls.from_config(dict(config), **settings)

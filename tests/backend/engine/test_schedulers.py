@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from underpaint_backend.engine.exceptions import UnknownScheduler
@@ -65,3 +68,49 @@ def test_begins_with_as_much_noise_as_the_first_step_expects(name: str) -> None:
     ratio = float(schedule.begin(noise, torch.zeros_like(noise)).std() / schedule.begin(noise).std())
 
     assert ratio == pytest.approx(1, abs=0.01)
+
+
+FLUX = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "shift": 3.0}
+SIGMAS = [1.0, 0.75, 0.5, 0.25]
+
+
+def test_flow_models_have_names_of_their_own() -> None:
+    """A scheduler of diffusion models is not offered for flow models."""
+    with pytest.raises(UnknownScheduler) as caught:
+        Schedule.of("ddim", FLUX, 4)
+
+    assert "euler" in caught.value.info.hint
+    assert "ddpm" not in caught.value.info.hint
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FLUX, {"use_flow_sigmas": True, "use_dynamic_shifting": True}, {"prediction_type": "flow_prediction"}],
+)
+def test_flow_models_are_known_by_their_configuration(config: dict[str, Any]) -> None:
+    """Whatever class a flow model was saved with, its noise levels end at 1 and not in the thousands."""
+    schedule = Schedule.of("euler", config, 4, mu=0.5, sigmas=SIGMAS)
+
+    assert float(schedule.timesteps[0]) == pytest.approx(1000)
+    assert float(schedule.scheduler.sigmas[0]) == pytest.approx(1)
+
+
+def test_flow_levels_are_shifted_as_far_as_asked() -> None:
+    """Esser et al. 2024, equation 23, with the shift as an exponent: e^mu / (e^mu + 1 / sigma - 1)."""
+    schedule = Schedule.of("euler", FLUX, 4, mu=0.8, sigmas=SIGMAS)
+
+    shifted = [math.exp(0.8) / (math.exp(0.8) + 1 / sigma - 1) for sigma in SIGMAS]
+    assert (schedule.timesteps / 1000).tolist() == pytest.approx(shifted)
+
+
+@pytest.mark.parametrize(("strength", "run"), [(1.0, 4), (0.9, 4), (0.75, 3), (0.6, 3), (0.5, 2), (1e-20, 1)])
+def test_strength_rounds_up_for_flow_models(strength: float, run: int) -> None:
+    """FLUX runs a step more where the strength falls between two; the source begins at the first level that is run."""
+    schedule = Schedule.of("euler", FLUX, 4, strength, mu=0.8, sigmas=SIGMAS)
+    source, noise = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), -3.0)
+
+    assert len(schedule) == run
+    sigma = float(schedule.timesteps[0]) / 1000
+    assert float(schedule.begin(noise, source)) == pytest.approx(2 * (1 - sigma) - 3 * sigma)
+    assert float(schedule.noisy(source, noise, run)) == 2
+    assert torch.equal(schedule.begin(noise), noise)
