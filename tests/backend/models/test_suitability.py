@@ -1,0 +1,81 @@
+"""What a model cannot do is refused before anything is loaded, and the reason says what helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from underpaint_backend.models.suitability import offers, reason_to_refuse
+from underpaint_protocol.images import image_of
+from underpaint_protocol.messages import Model, Request
+
+IMAGE, _ = image_of(32, 32, 4, bytes(32 * 32 * 4))
+OTHER, _ = image_of(40, 24, 3, bytes(40 * 24 * 3))
+GREY, _ = image_of(32, 32, 1, bytes(32 * 32))
+MODEL = Model(
+    id="m",
+    name="A model",
+    family="f",
+    tasks=("inpaint", "text_to_image", "image_to_image", "edit"),
+    schedulers=("ddim", "ddpm", "dpm++2m"),
+    native_area=1 << 14,
+    size_multiple=8,
+    default_steps=12,
+    default_guidance=5.0,
+    default_scheduler="ddim",
+    max_references=4,
+)
+PLAIN = Request("m", "text_to_image", 32, 32)
+INPAINT = Request("m", "inpaint", 32, 32, image=IMAGE, mask=GREY)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PLAIN,
+        INPAINT,
+        replace(INPAINT, task="edit", mask=None),
+        replace(INPAINT, task="edit"),
+        replace(INPAINT, task="image_to_image", mask=None),
+        replace(PLAIN, references=(OTHER,) * 4),
+        replace(PLAIN, scheduler="ddim:5+dpm++2m:3"),
+    ],
+)
+def test_what_can_be_done_is_not_refused(request_: Request) -> None:
+    """Each task with what it needs."""
+    assert reason_to_refuse(request_, MODEL) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "request_", "changes"),
+    [
+        ("model_absent", PLAIN, {"state": "absent", "download": 1 << 30}),
+        ("model_unfit", PLAIN, {"state": "unfit", "detail": "it needs 24 GB of memory, and there are 8"}),
+        ("unsupported_task", PLAIN, {"tasks": ("inpaint",)}),
+        ("unknown_scheduler", replace(PLAIN, scheduler="heun"), {}),
+        ("unknown_scheduler", replace(PLAIN, scheduler="ddim:5+heun:3"), {}),
+        ("too_many_references", replace(PLAIN, references=(OTHER,) * 9), {}),
+        ("too_many_references", replace(PLAIN, references=(OTHER,)), {"max_references": 0}),
+        ("wrong_size", replace(PLAIN, width=7, height=7), {}),
+        ("invalid_field", replace(INPAINT, mask=None), {}),
+        ("invalid_field", replace(PLAIN, task="edit"), {}),
+        ("invalid_field", replace(PLAIN, task="image_to_image"), {}),
+        ("invalid_field", replace(PLAIN, references=(GREY,)), {}),
+        ("wrong_mask_size", replace(INPAINT, task="edit", mask=OTHER), {}),
+    ],
+)
+def test_what_cannot_be_done_is_refused(code: str, request_: Request, changes: dict[str, Any]) -> None:
+    """With a sentence that has no place left open."""
+    reason = reason_to_refuse(request_, replace(MODEL, **changes))
+    assert reason is not None
+    assert reason.code == code
+    assert "{" not in reason.message + reason.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ddim:", "ddim:5", "ddim:5+", "ddim:5+ddpm", "ddim:x+ddpm:3", "ddim:5+ddpm:3+ddim:1"]
+)
+def test_half_a_hybrid_is_none(name: str) -> None:
+    """Two schedulers, each with its steps, or one without."""
+    assert not offers(MODEL.schedulers, name)

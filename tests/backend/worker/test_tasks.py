@@ -1,0 +1,92 @@
+"""What a worker makes of each task, and of what goes with a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from underpaint_backend.models.catalog import DESCRIPTION
+from underpaint_protocol.messages import Done, Failed, Request
+
+from tests.backend.engine.tiny import build_tiny
+from tests.backend.worker.driving import WorkerProcess, canvas_of, image_of, pictures_of, soft_mask_of
+
+CANVAS, MASK = canvas_of(90, 60), soft_mask_of(90, 60)
+PLAIN = Request("plain", "text_to_image", 48, 64, prompt="blue", seed=3)
+REFINE = Request("plain", "image_to_image", 90, 60, prompt="blue", strength=0.5, seed=3, image=image_of(CANVAS))
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    """A worker with one model that does every task; it edits as if it understood instructions."""
+    folder = tmp_path_factory.mktemp("models")
+    build_tiny(folder / "plain", 4)
+    description = folder / "plain" / DESCRIPTION
+    tasks = ["inpaint", "text_to_image", "image_to_image"]
+    description.write_text(json.dumps({**json.loads(description.read_text()), "tasks": tasks}))
+    worker = WorkerProcess([folder])
+    worker.wait_ready()
+    yield worker
+    assert worker.close() == 0
+
+
+def test_a_picture_is_painted_anew_as_far_as_the_strength_says(worker: WorkerProcess) -> None:
+    """The whole of it, opaque and at its size; a low strength stays nearer than a high one."""
+    far = {}
+    for strength in (0.1, 0.9):
+        [picture] = pictures_of(worker.run(replace(REFINE, strength=strength), CANVAS))
+        assert picture.shape == (60, 90, 4)
+        assert (picture[..., 3] == 255).all()
+        far[strength] = np.abs(picture[..., :3].astype(float) - CANVAS[..., :3]).mean()
+    assert far[0.1] < far[0.9]
+
+
+def test_a_picture_keeps_its_16_bits(worker: WorkerProcess) -> None:
+    """What was sent with 16 bits a channel comes back so."""
+    deep = CANVAS.astype(np.uint16) * np.uint16(257)
+    [picture] = pictures_of(worker.run(replace(REFINE, image=image_of(deep)), deep))
+    assert picture.dtype == np.uint16
+    assert (picture[..., 3] == 65535).all()
+
+
+def test_a_prompt_that_is_cut_says_where(worker: WorkerProcess) -> None:
+    """Ten thousand words are taken, and the artist hears which of them no longer counted."""
+    words = " ".join(f"word{number}" for number in range(10_000))
+    messages = worker.run(replace(PLAIN, prompt=words))
+    assert isinstance(messages[-1], Done)
+    [notice] = messages[-1].notices
+    assert "cut before “word" in notice
+    assert worker.run(PLAIN)[-1].notices == ()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (replace(PLAIN, references=(image_of(CANVAS),)), "too_many_references"),
+        (replace(PLAIN, width=7, height=7), "wrong_size"),
+        (replace(REFINE, task="edit"), "unsupported_task"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_the_next_job_works(
+    worker: WorkerProcess, request_: Request, code: str
+) -> None:
+    """The worker lives."""
+    end = worker.run(request_, CANVAS)[-1]
+    assert isinstance(end, Failed)
+    assert end.error.code == code
+    assert isinstance(worker.run(PLAIN)[-1], Done)
+
+
+def test_the_full_size_is_painted_and_not_scaled_up(worker: WorkerProcess) -> None:
+    """Beyond the model's own area there is more detail than in a picture that was scaled up."""
+    large = replace(PLAIN, width=160, height=160, steps=2)
+    [scaled], [full] = (pictures_of(worker.run(replace(large, full_size=full))) for full in (False, True))
+    assert scaled.shape == full.shape == (160, 160, 4)
+
+    def detail(picture: np.ndarray) -> float:
+        return float(np.abs(np.diff(picture[..., :3].astype(float), axis=0)).mean())
+
+    assert detail(full) > detail(scaled)
