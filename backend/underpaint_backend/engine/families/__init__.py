@@ -110,6 +110,11 @@ class Family(ABC):
         """Pixels along each side of a latent cell."""
 
     @property
+    def size_multiple(self) -> int:
+        """Both sides of a picture are multiples of so many pixels: of `latent_scale`, or more of them."""
+        return self.latent_scale
+
+    @property
     @abstractmethod
     def takes_mask(self) -> bool:
         """Whether the denoiser was trained to fill masks. For others, the loop keeps the surroundings."""
