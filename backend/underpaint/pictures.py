@@ -1,5 +1,5 @@
 """From a photograph and a mask to a request, and from a finished picture back into the photograph. Needs Pillow."""
 
-from underpaint_backend.pictures import BadPicture, Order, inpainting, lay_over, open_picture
+from underpaint_backend.pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
 
-__all__ = ["BadPicture", "Order", "inpainting", "lay_over", "open_picture"]
+__all__ = ["BadPicture", "Order", "changing", "inpainting", "lay_over", "open_picture", "referring"]

@@ -3,7 +3,7 @@ and from a finished picture back into the photograph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,6 +67,24 @@ def inpainting(settings: Request, canvas: Image.Image, mask: Image.Image) -> Ord
     selection, more = image_of(box.width, box.height, 1, mask.crop(area).tobytes(), x=box.x, y=box.y)
     request = replace(settings, task="inpaint", width=box.width, height=box.height, image=image, mask=selection)
     return Order(request, box, {**pixels, **more})
+
+
+def changing(settings: Request, canvas: Image.Image) -> Order:
+    """Ask to paint the whole of `canvas` (mode "RGBA") anew, or to edit it; `settings.task` says which."""
+    width, height = canvas.size
+    image, pixels = image_of(width, height, 4, canvas.tobytes())
+    request = replace(settings, width=width, height=height, image=image)
+    return Order(request, Box(0, 0, width, height), pixels)
+
+
+def referring(order: Order, references: Iterable[Image.Image]) -> Order:
+    """The order with pictures (mode "RGBA") to refer to."""
+    images, tiles = list(order.request.references), dict(order.tiles)
+    for reference in references:
+        image, pixels = image_of(*reference.size, 4, reference.tobytes())
+        images.append(image)
+        tiles.update(pixels)
+    return replace(order, request=replace(order.request, references=tuple(images)), tiles=tiles)
 
 
 def lay_over(canvas: Image.Image, picture: Picture, box: Box) -> Image.Image:

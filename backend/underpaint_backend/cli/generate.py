@@ -8,16 +8,17 @@ import logging
 import re
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from underpaint_protocol.client import Event, Picture
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.geometry import Box
-from underpaint_protocol.messages import Progress, Request
+from underpaint_protocol.messages import Adapter, Done, Progress, Request
 
 from ..client import Refused, connect
-from ..pictures import BadPicture, Order, inpainting, lay_over, open_picture
+from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
 from . import CommandError, reach
 
 
@@ -26,7 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help="what should be there")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the picture to paint into")
-    parser.add_argument("--mask", type=Path, metavar="FILE", help="the selection: white is painted, black stays")
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="the selection: white is painted, black stays (default: all of it)"
+    )
+    parser.add_argument("--edit", action="store_true", help="the prompt is an instruction what to change in --image")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a picture to refer to; may be repeated",
+    )
+    parser.add_argument(
+        "--lora",
+        type=_lora,
+        action="append",
+        default=[],
+        metavar="NAME[:WEIGHT]",
+        help="changes the model; may be repeated",
+    )
+    parser.add_argument(
+        "--full-size", action="store_true", help="paint a large picture instead of scaling up a small one"
+    )
     parser.add_argument("--size", default="512x512", metavar="WxH", help="of a picture without --image")
     parser.add_argument("--model", default="primer-inpaint")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT")
@@ -62,13 +85,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
-    if (arguments.image is None) != (arguments.mask is None):
-        missing = "--mask, in which white is painted and black stays" if arguments.mask is None else "--image"
-        raise CommandError(f"--image and --mask go together: give the {missing}")
+    if arguments.image is None and (arguments.mask is not None or arguments.edit):
+        raise CommandError(
+            f"{'--mask' if arguments.mask else '--edit'} needs the picture that it is for: give the --image"
+        )
+    canvas, order = _canvas_and_order(arguments)
+    return canvas, referring(order, (open_picture(path, "RGBA") for path in arguments.reference))
+
+
+def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
     width, height = _size(arguments.size)
     settings = Request(
         model=arguments.model,
-        task="text_to_image",
+        task="text_to_image" if arguments.image is None else "edit" if arguments.edit else "image_to_image",
         width=width,
         height=height,
         prompt=arguments.prompt,
@@ -78,11 +107,27 @@ def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
         guidance=arguments.guidance,
         scheduler=arguments.scheduler,
         seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
+        full_size=arguments.full_size,
+        loras=tuple(arguments.lora),
     )
     if arguments.image is None:
         return Image.new("RGBA", (width, height)), Order(settings, Box(0, 0, width, height))
     canvas = open_picture(arguments.image, "RGBA")
-    return canvas, inpainting(settings, canvas, open_picture(arguments.mask, "L"))
+    if arguments.mask is None:
+        return canvas, changing(settings, canvas)
+    order = inpainting(settings, canvas, open_picture(arguments.mask, "L"))
+    return canvas, replace(order, request=replace(order.request, task="edit")) if arguments.edit else order
+
+
+def _lora(words: str) -> Adapter:
+    """ "ink:0.8" is the LoRA “ink” at 0.8; without a weight it is 1."""
+    name, _, weight = words.rpartition(":")
+    try:
+        return Adapter(name, float(weight)) if name else Adapter(words)
+    except (ValueError, InvalidField) as error:
+        raise argparse.ArgumentTypeError(
+            f"it must be like ink or ink:0.8 with a weight from -4 to 4 ({error})"
+        ) from None
 
 
 def _size(words: str) -> tuple[int, int]:
@@ -95,8 +140,16 @@ def _size(words: str) -> tuple[int, int]:
 async def _paint(daemon: reach.Reach, order: Order) -> Picture:
     """Have the order painted, with a progress bar. Raises `Refused` if that fails."""
     async with connect(daemon.url, daemon.token, client="underpaint generate", ssl=daemon.tls) as client:
-        (picture,) = await client.paint(order.request, order.tiles, watch=show_progress)
+        (picture,) = await client.paint(order.request, order.tiles, watch=show)
         return picture
+
+
+def show(event: Event) -> None:
+    """Progress as a bar, and in the end what was done otherwise than asked."""
+    show_progress(event)
+    if isinstance(event, Done):
+        for notice in event.notices:
+            print(f"underpaint: {notice}", file=sys.stderr)
 
 
 def show_progress(event: Event, width: int = 32) -> None:

@@ -33,7 +33,10 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (["--image", "missing.png", "--mask", "missing.png"], "there is no file missing.png"),
         (["--image", __file__, "--mask", __file__], "is not a PNG, JPEG or WebP picture"),
-        (["--image", "x.png"], "--image and --mask go together"),
+        (["--mask", "x.png"], "--mask needs the picture that it is for"),
+        (["--edit"], "--edit needs the picture that it is for"),
+        (["--reference", "missing.png"], "there is no file missing.png"),
+        (["--lora", "ink:9"], "weight from -4 to 4"),
         (["--size", "big"], "--size must be like 512x512"),
         (["--size", "²x64"], "--size must be like 512x512"),
         (["--url", "wss://box.example"], "wants a token of its own"),
@@ -187,3 +190,13 @@ def test_a_model_without_its_files_is_left_out(tmp_path: Path) -> None:
     run = underpaint(tmp_path, "models")
     assert "empty " not in run.stdout
     assert "no model_index.json" in run.stderr
+
+
+def test_a_picture_is_painted_anew(tmp_path: Path, daemon: Launched) -> None:
+    """Without a mask the whole picture is, as far as the strength says."""
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "red.png")
+    output = tmp_path / "out.png"
+    words = ["--image", str(tmp_path / "red.png"), "--strength", "0.4", "--steps", "4", "--output", str(output)]
+    run = underpaint(daemon.home, "generate", "blue", *words)
+    assert run.returncode == 0, run.stderr
+    assert open_picture(output, "RGBA").size == (64, 48)
