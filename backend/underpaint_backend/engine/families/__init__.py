@@ -46,6 +46,7 @@ class Conditions:
     `size` is width and height in pixels. `guidance` is the scale of classifier-free guidance (Ho & Salimans 2022,
     arXiv:2207.12598), which needs a negative prompt, or what a distilled model takes in its place. `region` is None
     only for models that take no mask. `references` are what `encode_reference` made of each reference picture.
+    `negative` says that `prompt` is the negative prompt, in a pass of its own where memory is short.
     """
 
     prompt: Embedding
@@ -54,6 +55,7 @@ class Conditions:
     size: tuple[int, int]
     region: Region | None = None
     references: tuple[Embedding, ...] = ()
+    negative: bool = False
 
 
 class Family(ABC):
