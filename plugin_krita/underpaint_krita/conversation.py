@@ -102,6 +102,11 @@ class Conversation:
         self._notebook.remove(job)
         self._settle(job)
 
+    def pull(self, model: str, stop: bool) -> None:
+        """Have a model fetched by the server, or leave off."""
+        self._session.pull(model, stop=stop)
+        self.line.need()
+
     # What the line has to say
 
     def opened(self) -> None:

@@ -85,6 +85,10 @@ class Network:
         """The picture of a job is safe, or was discarded: once it is done, the server may forget it."""
         self._inbox.put(partial(self._conversation.acknowledge, job))
 
+    def pull(self, model: str, *, stop: bool = False) -> None:
+        """Have a model fetched, or leave off, now or as soon as there is a connection. `Pulling` tells of it."""
+        self._inbox.put(partial(self._conversation.pull, model, stop))
+
     def aside(self, work: Callable[[], Event]) -> None:
         """Have something done in the network thread; what it returns goes to the mailbox."""
         self._inbox.put(lambda: self._post(work()))

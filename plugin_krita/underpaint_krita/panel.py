@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
+from . import sentences
 from ._vendor.underpaint_protocol.errors import ErrorInfo
-from ._vendor.underpaint_protocol.messages import Model
+from ._vendor.underpaint_protocol.messages import Model, Pulling
+from ._vendor.underpaint_protocol.pulls import is_over
+from .fetch_box import BAR, FetchBox
+from .model_choice import ModelChoice
 from .qt import QtCore, QtGui, QtWidgets
+from .sentence_line import SentenceLine
 
 LARGEST_SEED = 2**63 - 1
 RANDOM_SEEDS = 2**32
-BAR = 1000
 MARGIN = 6
+SHORT_LICENCE = 20
+"""Characters of a licence that fit into a button; the sentence above it has all of them."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,31 @@ class Panel(QtWidgets.QWidget):
 
     generate = QtCore.pyqtSignal()
     cancel = QtCore.pyqtSignal()
+    fetch = QtCore.pyqtSignal(str)
+    stop_fetching = QtCore.pyqtSignal(str)
     start_daemon = QtCore.pyqtSignal()
     choose_server = QtCore.pyqtSignal()
     shown = QtCore.pyqtSignal()
 
     def __init__(self) -> None:
         super().__init__()
-        self._models: List[Model] = []
+        self._busy = False
+        self._pulls: Dict[str, Pulling] = {}
+        self._problems: Dict[str, ErrorInfo] = {}
         self.prompt = PromptEdit("What should be there?", lines=4)
         self.negative_prompt = PromptEdit("What should not?", lines=2)
-        self.model = QtWidgets.QComboBox()
+        self.model = ModelChoice()
         self._patience = _WheelPatience(self)
         self.strength = _Amount(1, 100, 100, " %")
         self.steps = _Amount(1, 100, 20)
         self.seed = _SeedEdit()
         self.generate_button = _button("Generate", "generate", "Paint into the selection (Ctrl+Return in the prompt)")
         self.cancel_button = _button("Cancel", "cancel", "Stop, and leave the picture as it was")
+        self.fetch_button = _button("Fetch", "fetch", "Bring this model to the machine on which the daemon runs")
+        self.fetch_box = FetchBox()
         self.progress = QtWidgets.QProgressBar()
-        self.state = _StateLine()
-        self.notice = _StateLine()
+        self.state = SentenceLine()
+        self.notice = SentenceLine()
         self.start_button = _button("Start Underpaint", "start", "Start the daemon on this machine")
         self.server_button = _server_button()
         for widget in (self.model, *self.strength.parts, *self.steps.parts):
@@ -68,24 +80,37 @@ class Panel(QtWidgets.QWidget):
             negative_prompt=self.negative_prompt.toPlainText().strip(),
             model=self.model.currentData() or "",
             strength=self.strength.value() / 100,
-            steps=self.steps.value() if self._models else 0,
+            steps=self.steps.value() if self.model.count() else 0,
             seed=self.seed.draw(),
         )
 
     def show_models(self, models: Sequence[Model]) -> None:
         """Offer `models`, and keep the one that was chosen if it is still there."""
-        chosen = self.model.currentData()
-        if list(models) == self._models:
-            return
-        self._models = list(models)
-        self.model.blockSignals(True)
-        self.model.clear()
-        for model in models:
-            self.model.addItem(model.name, model.id)
-        self.model.setCurrentIndex(max(0, self.model.findData(chosen)))
-        self.model.blockSignals(False)
-        if self.model.currentData() != chosen:
-            self._adopt_model()
+        self.model.offer(models)
+        self._show_fetching()
+
+    def forget_pulls(self) -> None:
+        """Whatever was on its way: the daemon says anew how far it is."""
+        self._pulls.clear()
+        self._show_fetching()
+
+    def show_pulling(self, pulling: Pulling) -> None:
+        """Show how far a model is that is being fetched, and how that ended."""
+        model = self.model.named(pulling.model)
+        self._pulls.pop(pulling.model, None)
+        self._problems.pop(pulling.model, None)
+        if not is_over(pulling):
+            self._pulls[pulling.model] = pulling
+        elif pulling.error is not None:
+            self._problems[pulling.model] = pulling.error
+        elif not pulling.stopped and model is not None:
+            self.show_notice(sentences.fetched(model.name))
+        self._show_fetching()
+
+    def show_fetch_problem(self, model: str, error: ErrorInfo) -> None:
+        """Say why a model is not being fetched."""
+        self._problems[model] = error
+        self._show_fetching()
 
     def show_state(self, text: str, offer_start: bool = False) -> None:
         """Say how things are; with `offer_start`, a button that starts the daemon."""
@@ -117,8 +142,9 @@ class Panel(QtWidgets.QWidget):
 
     def set_busy(self, busy: bool) -> None:
         """Offer Cancel while something is being painted, and Generate otherwise."""
-        self.generate_button.setEnabled(not busy)
+        self._busy = busy
         self.cancel_button.setEnabled(busy)
+        self._show_fetching()
         if not busy:
             self.show_progress(0)
 
@@ -127,9 +153,46 @@ class Panel(QtWidgets.QWidget):
         self.shown.emit()
 
     def _adopt_model(self) -> None:
-        index = self.model.currentIndex()
-        if 0 <= index < len(self._models):
-            self.steps.set_value(self._models[index].default_steps)
+        model = self.model.chosen
+        if model is not None:
+            self.steps.set_value(model.default_steps)
+        self._show_fetching()
+
+    def _show_fetching(self) -> None:
+        """Of the model that is chosen if it has to be fetched, else of what is on its way beside it."""
+        model = self.model.chosen
+        absent = model is not None and model.state == "absent"
+        pulls = {model.id: self._pulls[model.id]} if model is not None and model.id in self._pulls else self._pulls
+        pulling = next(iter(pulls.values()), None)
+        if model is not None and absent and model.id not in self._pulls:
+            problem = self._problems.get(model.id)
+            if problem is None:
+                self.fetch_box.show_offer(model)
+            else:
+                self.fetch_box.show_problem(problem)
+        elif pulling is not None:
+            named = self.model.named(pulling.model)
+            self.fetch_box.show_pulling(named.name if named is not None else pulling.model, pulling)
+        else:
+            self.fetch_box.hide()
+        self._show_buttons(model, absent)
+
+    def _show_buttons(self, model: Optional[Model], absent: bool) -> None:
+        """Generate where the model can paint, and Fetch in its place where it has to come first."""
+        self.generate_button.setEnabled(not self._busy and not absent)
+        self.generate_button.setVisible(self._busy or not absent)
+        self.cancel_button.setVisible(self._busy or not absent)
+        self.fetch_button.setVisible(absent and not self._busy)
+        if model is not None and absent:
+            coming = model.id in self._pulls
+            self.fetch_button.setEnabled(not coming)
+            self.fetch_button.setText("Fetching…" if coming else _fetch_words(model))
+
+    def _on_fetch(self) -> None:
+        model = self.model.chosen
+        if model is not None:
+            self._problems.pop(model.id, None)
+            self.fetch.emit(model.id)
 
     def _name_widgets(self) -> None:
         names = ("prompt", "negative_prompt", "model", "strength", "steps", "seed", "progress", "state", "notice")
@@ -140,18 +203,17 @@ class Panel(QtWidgets.QWidget):
         self.progress.setRange(0, BAR)
         self.progress.setTextVisible(False)
         self.progress.setMaximumHeight(6)
-        self.model.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
-        self.model.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         self.start_button.hide()
         self.notice.hide()
+        self.fetch_box.hide()
         self.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)  # Krita takes away those of the layout.
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(_scrolling(self._choices()), stretch=1)
-        for widget in (self.notice, self.state, self.start_button, self.progress):
+        for widget in (self.fetch_box, self.notice, self.state, self.start_button, self.progress):
             column.addWidget(widget)
         # Last, so that they stay where they are when a sentence gets longer: nobody should press what has just moved.
-        column.addLayout(_row(self.generate_button, self.cancel_button))
+        column.addLayout(_row(self.generate_button, self.cancel_button, self.fetch_button))
 
     def _choices(self) -> QtWidgets.QWidget:
         """What scrolls when there is little room; the buttons never do."""
@@ -177,7 +239,9 @@ class Panel(QtWidgets.QWidget):
         self.cancel_button.clicked.connect(self.cancel)
         self.start_button.clicked.connect(self.start_daemon)
         self.server_button.clicked.connect(self.choose_server)
-        self.model.currentIndexChanged.connect(self._adopt_model)
+        self.fetch_button.clicked.connect(self._on_fetch)
+        self.fetch_box.stop.connect(self.stop_fetching)
+        self.model.chosen_changed.connect(self._adopt_model)
 
 
 class PromptEdit(QtWidgets.QPlainTextEdit):
@@ -271,38 +335,16 @@ class _SeedEdit(QtWidgets.QWidget):
         return min(int(self.number.text() or "0"), LARGEST_SEED)
 
 
-class _StateLine(QtWidgets.QLabel):
-    """A sentence, and below it, paler, what helps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setWordWrap(True)
-        self.setTextFormat(QtCore.Qt.TextFormat.RichText)
-        self.setTextInteractionFlags(QtCore.Qt.TextInteractionFlag.TextSelectableByMouse)
-
-    def say(self, sentence: str, hint: Optional[str] = None) -> None:
-        below = f'<br><span style="color:{self._pale()}">{_plain(hint)}</span>' if hint else ""
-        self.setText(_plain(sentence) + below)
-        self.setAccessibleName(f"{sentence} {hint or ''}".strip())
-
-    def _pale(self) -> str:
-        """Two parts of the text's colour and one of the ground's: legible in dark themes and in bright ones."""
-        ink = self.palette().color(QtGui.QPalette.ColorRole.WindowText)
-        ground = self.palette().color(QtGui.QPalette.ColorRole.Window)
-        mixed = [(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])]
-        return str(QtGui.QColor(*mixed).name())
-
-
-def _plain(text: str) -> str:
-    """`text` as it is, in a label that reads HTML: a daemon's words are not markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _button(text: str, name: str, tip: str) -> QtWidgets.QPushButton:
     button = QtWidgets.QPushButton(text)
     button.setObjectName(f"underpaint_{name}")
     button.setToolTip(tip)
     return button
+
+
+def _fetch_words(model: Model) -> str:
+    size = f" {sentences.size(model.download)}" if model.download else ""
+    return f"Fetch{size}" + (f" ({model.licence})" if 0 < len(model.licence) <= SHORT_LICENCE else "")
 
 
 def _server_button() -> QtWidgets.QToolButton:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Optional, Union
 
 from ._vendor.underpaint_protocol.errors import ErrorInfo
-from ._vendor.underpaint_protocol.messages import Progress, Status, Welcome
+from ._vendor.underpaint_protocol.messages import Model, Progress, Pulling, Status, Welcome
 
 PHASES = {
     "loading": "Loading the model",
@@ -15,6 +15,7 @@ PHASES = {
     "decoding": "Finishing the picture",
     "compositing": "Fitting it in",
 }
+MB, GB = 10**6, 10**9
 CONNECTED_AGAIN = "Connected again; your picture goes on."
 DRAINING = "Underpaint is being stopped. What it has begun goes on when it is started again."
 ONCE_MORE = "The painting process stopped; trying once more."
@@ -57,6 +58,71 @@ def worker(source: Union[Welcome, Status]) -> str:
         "restarting": "Underpaint is starting again…",
         "failed": f"Underpaint cannot paint: {state.detail}.",
     }[state.state]
+
+
+def size(count: int) -> str:
+    """A number of bytes as disks and downloads count them: 1 GB is 1000 MB."""
+    if count >= 10 * GB:
+        return f"{count / GB:.0f} GB"
+    if count >= GB:
+        return f"{count / GB:.1f} GB"
+    return f"{max(1, round(count / MB))} MB"
+
+
+def in_the_list(model: Model) -> str:
+    """A model's name, and what keeps it from painting at once."""
+    if model.state == "absent":
+        return f"{model.name} · {_to_fetch(model)}"
+    return f"{model.name} · does not fit" if model.state == "unfit" else model.name
+
+
+def about(model: Model) -> str:
+    """What there is to say of a model beside its name."""
+    if model.state == "unfit":
+        return f"This model cannot run there: {model.detail}."
+    licence = f"Licence: {model.licence}." if model.licence else ""
+    if model.state == "absent":
+        return f"It has to be fetched first{f', {size(model.download)}' if model.download else ''}. {licence}".strip()
+    return licence
+
+
+def has_to_be_fetched(model: Model) -> str:
+    """What it takes to have this model."""
+    return f"{model.name} is not there yet: {_to_fetch(model)}."
+
+
+def to_accept_first(model: Model) -> Optional[str]:
+    """What those want who made a model before they give it away; None if nothing."""
+    if not model.gated:
+        return None
+    where = model.detail or "Fetch it to be told where."
+    return f"Whoever fetches it has to accept its licence on the hub first. {where}"
+
+
+def pulling(name: str, event: Pulling) -> str:
+    """How far a model is, and how long it takes."""
+    if not event.done and event.seconds_left is None:
+        return f"Fetching {name}, {size(event.total)}…"
+    left = f", {_time_left(event.seconds_left)} left" if event.seconds_left is not None else ""
+    return f"Fetching {name}: {size(event.done)} of {size(event.total)}{left}"
+
+
+def fetched(name: str) -> str:
+    """A model has come."""
+    return f"{name} was fetched and is ready."
+
+
+def _to_fetch(model: Model) -> str:
+    what = f"{size(model.download)} to fetch" if model.download else "to be fetched"
+    return f"{what}, {model.licence}" if model.licence else what
+
+
+def _time_left(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"
 
 
 def kept(prompt: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from functools import partial
 from typing import Any, Callable, Dict, Optional
@@ -19,13 +20,16 @@ from ._vendor.underpaint_protocol.messages import (
     Done,
     Error,
     Failed,
+    Models,
     Position,
     Progress,
+    Pulling,
     Request,
     Started,
     Status,
     Welcome,
 )
+from ._vendor.underpaint_protocol.pulls import REFUSALS
 from .canvas import Refused, Scene, read_scene
 from .certificates import Certificate
 from .events import Disconnected, Event, Finished, Frame, Job, Reconnecting, Remembered
@@ -70,6 +74,7 @@ class Studio(QtCore.QObject):
         self._generation: Optional[Generation] = None
         self._progress: Optional[Progress] = None
         self._attempt = 1
+        self._fetching: Optional[str] = None
         self._progress_timer = QtCore.QTimer(self)
         self._progress_timer.setSingleShot(True)
         self._progress_timer.setInterval(PROGRESS_DELAY)
@@ -77,6 +82,8 @@ class Studio(QtCore.QObject):
         self._handlers: Dict[type, Callable[[Any], None]] = {
             Welcome: self._on_welcome,
             Status: self._on_status,
+            Models: self._on_models,
+            Pulling: panel.show_pulling,
             Remembered: self._on_remembered,
             Reconnecting: self._on_reconnecting,
             Disconnected: self._on_disconnected,
@@ -94,6 +101,8 @@ class Studio(QtCore.QObject):
         panel.shown.connect(self._on_shown)
         panel.generate.connect(self.generate)
         panel.cancel.connect(self.cancel)
+        panel.fetch.connect(self.fetch)
+        panel.stop_fetching.connect(self.stop_fetching)
         panel.start_daemon.connect(self.start_daemon)
         panel.choose_server.connect(self.choose_server)
 
@@ -124,6 +133,16 @@ class Studio(QtCore.QObject):
         self._generate_when_connected = False
         self._let_go()
         self._panel.show_state("Cancelled.")
+
+    def fetch(self, model: str) -> None:
+        """Have a model brought to the daemon's machine."""
+        self._panel.clear_notices()
+        self._fetching = model
+        self._network.pull(model)
+
+    def stop_fetching(self, model: str) -> None:
+        """Leave off; what came is kept."""
+        self._network.pull(model, stop=True)
 
     def start_daemon(self) -> None:
         """Start the daemon on this machine and connect to it."""
@@ -171,12 +190,18 @@ class Studio(QtCore.QObject):
 
     def _on_welcome(self, welcome: Welcome) -> None:
         self._welcome, self._connecting = welcome, False
+        self._panel.forget_pulls()
         self._panel.show_models(welcome.models)
         self._panel.show_state(sentences.CONNECTED_AGAIN if self._is_painting else sentences.worker(welcome))
         if self._generate_when_connected:
             self._generate_when_connected = False
             self._show_busy()
             self.generate()
+
+    def _on_models(self, event: Models) -> None:
+        if self._welcome is not None:
+            self._welcome = dataclasses.replace(self._welcome, models=event.models)
+        self._panel.show_models(event.models)
 
     def _on_status(self, status: Status) -> None:
         if status.draining or not self._is_painting:
@@ -211,10 +236,11 @@ class Studio(QtCore.QObject):
         return self._job is not None or self._recovery.running
 
     def _begin(self, wishes: Wishes, welcome: Welcome) -> None:
-        if not welcome.models:
+        ready = [model.id for model in welcome.models if model.state == "ready"]
+        if not ready:
             raise Refused(describe("no_model"))
         scene = read_scene(Krita.instance().activeDocument(), welcome.limits.max_pixels)
-        request = _request(wishes, scene, welcome.models[0].id)
+        request = _request(wishes, scene, ready[0])
         self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask, scene.place)
         self._generation = Generation(scene, wishes.prompt, self)
         self._generation.ended.connect(partial(self._on_ended, self._job.id))
@@ -291,6 +317,8 @@ class Studio(QtCore.QObject):
             self._network.acknowledge(event.job)
         self._let_go()
         self._panel.show_state(f"Done in {event.seconds:.1f} s.")
+        for notice in event.notices:
+            self._panel.show_notice(notice)
 
     def _on_failed(self, event: Failed) -> None:
         self._rest(event.error)
@@ -300,6 +328,9 @@ class Studio(QtCore.QObject):
         self._panel.show_state("Cancelled.")
 
     def _on_error(self, event: Error) -> None:
+        if event.job is None and self._fetching is not None and event.error.code in REFUSALS:
+            self._panel.show_fetch_problem(self._fetching, event.error)
+            return
         if self._job is not None:
             self._network.cancel(self._job.id)  # Whatever was refused, the job would go on without us.
         self._rest(event.error)

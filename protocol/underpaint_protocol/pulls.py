@@ -7,7 +7,7 @@ from typing import Dict, Iterable
 from .fields import Record
 from .messages import Error, Pull, Pulling
 
-REFUSALS = ("may_not_fetch", "unknown_model", "shutting_down")
+REFUSALS = ("may_not_fetch", "unknown_model", "model_unfit", "shutting_down")
 """Codes of the errors that answer a `pull`; they name no job, and no model."""
 
 

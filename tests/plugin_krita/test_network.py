@@ -15,7 +15,7 @@ import pytest
 from underpaint_backend.launch import Launched
 from underpaint_krita._vendor.underpaint_protocol import messages as m
 from underpaint_krita._vendor.underpaint_protocol.errors import describe
-from underpaint_krita.events import Disconnected, Finished, Job, Place
+from underpaint_krita.events import Disconnected, Finished, Job, Place, Reconnecting
 from websockets.sync.server import ServerConnection
 
 from .wire import JOB, LARGE_TILES, MODEL, PATIENCE, REQUEST, Client, Peer, eventually, free_port, large_job, serving
@@ -484,3 +484,42 @@ def test_a_fault_of_our_own_is_told_and_survived(client: Client, caplog: pytest.
         client.events.clear()
         client.network.connect(server, "token")
         client.until(m.Welcome)
+
+
+def test_a_model_is_fetched(client: Client) -> None:
+    """The wish travels, and what the server says of it comes out, also what its models are then."""
+
+    def talk(peer: Peer) -> None:
+        assert peer.receive(m.Pull) == m.Pull("away")
+        peer.send(m.Pulling("away", 5, 10, 2.0))
+        assert peer.receive(m.Pull) == m.Pull("away", stop=True)
+        peer.send(m.Models((MODEL,)), m.Pulling("away", 5, 10, stopped=True))
+        peer.wait()
+
+    with serving(talk) as server:
+        client.welcomed(server)
+        client.network.pull("away")
+        assert client.until(m.Pulling) == m.Pulling("away", 5, 10, 2.0)
+        client.network.pull("away", stop=True)
+        assert client.until(m.Pulling, lambda news: news.stopped)
+        assert client.seen(m.Models) == [m.Models((MODEL,))]
+
+
+def test_a_model_can_be_asked_for_without_a_connection(client: Client) -> None:
+    """The wish is said as soon as there is one again."""
+    asked = threading.Event()
+
+    def hang_up(peer: Peer) -> None:
+        peer.connection.close()
+
+    def talk(peer: Peer) -> None:
+        peer.send(m.Resumed(peer.receive(m.Resume).session, ()))
+        peer.receive(m.Pull)
+        asked.set()
+        peer.wait()
+
+    with serving(hang_up, talk) as server:
+        client.welcomed(server)
+        client.until(Reconnecting)
+        client.network.pull("away")
+        assert asked.wait(PATIENCE)

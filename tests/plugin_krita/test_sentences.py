@@ -63,3 +63,29 @@ def test_a_kept_picture_is_called_by_its_prompt() -> None:
     assert said.startswith("The picture “a very long prompt a very long prompt a…” was finished")
     assert said.endswith("/there.png")
     assert sentences.kept("", "/there.png").startswith("A picture was")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "1 MB"), (480_000_000, "480 MB"), (2_134_000_000, "2.1 GB"), (33_800_000_000, "34 GB")],
+)
+def test_sizes(count: int, words: str) -> None:
+    """In units of ten, as disks and hubs count, and not more precisely than anybody cares."""
+    assert sentences.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (59.0, "59 s"), (150.0, "2 min"), (3600.0, "60 min"), (9000.0, "2 h")]
+)
+def test_the_time_that_a_download_takes(seconds: float, words: str) -> None:
+    """In the unit that says enough."""
+    said = sentences.pulling("Large", m.Pulling("large", 10**9, 2 * 10**9, seconds))
+    assert said == f"Fetching Large: 1.0 GB of 2.0 GB, {words} left"
+
+
+def test_a_model_of_which_little_is_known() -> None:
+    """Neither its size nor its licence: nothing is made up."""
+    bare = m.Model("m", "M", "f", ("inpaint",), ("ddim",), 16384, 8, 12, 3.0, "ddim", state="absent")
+    assert sentences.in_the_list(bare) == "M · to be fetched"
+    assert sentences.about(bare) == "It has to be fetched first."
+    assert sentences.to_accept_first(bare) is None

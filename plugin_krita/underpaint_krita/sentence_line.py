@@ -1,0 +1,50 @@
+"""A sentence in the docker, with what helps below it."""
+
+from __future__ import annotations
+
+import re
+from typing import Match, Optional
+
+from .qt import QtCore, QtGui, QtWidgets
+
+ADDRESS = re.compile(r"https://[A-Za-z0-9./_~%-]*[A-Za-z0-9/_~-]")
+"""Addresses that a browser is opened with: of encrypted pages, and with nothing in them that is markup."""
+
+
+class SentenceLine(QtWidgets.QLabel):
+    """A sentence, and below it, paler, what helps. A click on an address opens the browser."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextFormat(QtCore.Qt.TextFormat.RichText)
+        flags = QtCore.Qt.TextInteractionFlag
+        self.setTextInteractionFlags(flags.TextSelectableByMouse | flags.LinksAccessibleByMouse)
+        self.setOpenExternalLinks(True)
+
+    def say(self, sentence: str, hint: Optional[str] = None) -> None:
+        """Show a sentence and a hint, as they are: a daemon's words are not markup."""
+        below = f'<br><span style="color:{self._pale()}">{self._shown(hint)}</span>' if hint else ""
+        self.setText(self._shown(sentence) + below)
+        self.setAccessibleName(f"{sentence} {hint or ''}".strip())
+
+    def _shown(self, text: str) -> str:
+        """The text with its addresses in the theme's own colour for links, which rich text does not ask for."""
+        colour = self.palette().color(QtGui.QPalette.ColorRole.Link).name()
+
+        def link(found: Match[str]) -> str:
+            return f'<a href="{found.group()}" style="color:{colour}">{found.group()}</a>'
+
+        return ADDRESS.sub(link, _plain(text))
+
+    def _pale(self) -> str:
+        """Two parts of the text's colour and one of the ground's: legible in dark themes and in bright ones."""
+        ink = self.palette().color(QtGui.QPalette.ColorRole.WindowText)
+        ground = self.palette().color(QtGui.QPalette.ColorRole.Window)
+        mixed = [(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])]
+        return str(QtGui.QColor(*mixed).name())
+
+
+def _plain(text: str) -> str:
+    """`text` as it is, in a label that reads HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
