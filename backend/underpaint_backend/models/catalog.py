@@ -1,24 +1,31 @@
-"""The models on this machine: folders in diffusers' layout that carry an `underpaint.json`.
+"""The models that can be painted with on this machine, and those that could be.
+
+A folder in diffusers' layout that carries an `underpaint.json` is a model:
 
     {"id": "primer-inpaint", "name": "Primer (built in)", "family": "stable_diffusion", "tasks": ["inpaint", ...],
      "native_area": 16384, "size_multiple": 8, "default_steps": 12, "default_guidance": 3.0,
      "default_scheduler": "ddim", "schedulers": ["ddim", ...] (optional), "licence": "MIT"}
 
-The built-in models lie beside this file; the user's own in `models/` of Underpaint's data folder.
+The built-in models lie beside this file; the user's own in `models/` of Underpaint's data folder. Others are offered by
+`catalog.toml` and the user's `models.toml`: each is "ready" if all its files are here, and "absent" otherwise.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
+
+from .offers import Offer, Source, offers
+from .store import Store, cache_folder, folder_is_whole
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +36,17 @@ SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "dpm++2m", "unipc")
 
 @dataclass(frozen=True)
 class Entry:
-    """A model and where its files are.
+    """A model and where its files are, or would be.
 
     `folder` is in diffusers' layout. Where there is a `checkpoint`, a single file, parts that it holds come from there;
-    the folder has the configurations and tokenizers, and what the file lacks.
+    the folder has the configurations and tokenizers, and what the file lacks. Parts in `elsewhere`, by their names, lie
+    in other folders, or are single files.
     """
 
     model: Model
     folder: Path
     checkpoint: Path | None = None
+    elsewhere: Mapping[str, Path] = field(default_factory=dict, hash=False)
 
 
 def default_roots() -> tuple[Path, ...]:
@@ -46,24 +55,78 @@ def default_roots() -> tuple[Path, ...]:
 
 
 def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
-    """All models in `roots`, by id. A folder whose description is damaged is left out, with a line in the log."""
-    return {entry.model.id: entry for entry in _entries(roots)}
+    """All models in `roots`, and all that are offered, by id. What is damaged is left out, with a line in the log.
+
+    Cheap enough to ask for each job: files are read again only if they changed.
+    """
+    roots = tuple(roots)
+    found = {entry.model.id: entry for entry in _described(roots)}
+    store = Store(cache_folder())
+    for offer in _offered():
+        if offer.model.id not in found:
+            found[offer.model.id] = locate(offer, store, roots)
+    return found
 
 
-def _entries(roots: Iterable[Path]) -> Iterator[Entry]:
+def locate(offer: Offer, store: Store, roots: Iterable[Path] = ()) -> Entry:
+    """Where an offered model is: in a folder of `roots` that has its repository's name, or in the hub's cache."""
+    if offer.folder is not None:
+        return _ready(offer, offer.folder, {}) if _is_model(offer.folder) else _absent(offer, offer.folder)
+    found = [_folder_of(source, store, tuple(roots)) for source in offer.sources]
+    present = [folder for folder in found if folder is not None]
+    if len(present) < len(found):
+        return _absent(offer, store.repository(offer.sources[0].repository))
+    elsewhere = {
+        part: folder / path
+        for source, folder in zip(offer.sources, present, strict=True)
+        for part, path in source.parts
+    }
+    return _ready(offer, present[0], elsewhere)
+
+
+def _folder_of(source: Source, store: Store, roots: tuple[Path, ...]) -> Path | None:
+    owner, _, name = source.repository.partition("/")
+    local = (root / folder for root in roots for folder in (name, f"{owner}/{name}", f"{owner}--{name}"))
+    return next((folder for folder in local if folder_is_whole(folder, source)), None) or store.find(source)
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()
+
+
+def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
+    return Entry(replace(offer.model, state="ready", download=0), folder, elsewhere=elsewhere)
+
+
+def _absent(offer: Offer, folder: Path) -> Entry:
+    detail = f"its folder {folder.name} is gone" if offer.folder is not None else "its files have to be fetched"
+    return Entry(replace(offer.model, state="absent", detail=detail), folder)
+
+
+def _offered() -> Iterable[Offer]:
+    try:
+        return offers().values()
+    except (OSError, ValueError) as error:
+        log.warning("one's own models are left out: %s", error)
+        return offers(own=False).values()
+
+
+def _described(roots: Iterable[Path]) -> Iterator[Entry]:
     for root in roots:
         for description in sorted(root.glob(f"*/{DESCRIPTION}")):
             try:
                 if not description.resolve().is_relative_to(root.resolve()):
                     raise ValueError("it lies elsewhere; name that folder with --models instead of linking to it")
-                if not description.with_name("model_index.json").is_file():
+                if not _is_model(description.parent):
                     raise ValueError("it has no model_index.json")
-                yield Entry(_read(description), description.parent)
+                status = description.stat()
+                yield Entry(_read(description, status.st_mtime_ns, status.st_size), description.parent)
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)
 
 
-def _read(description: Path) -> Model:
+@lru_cache(maxsize=1024)
+def _read(description: Path, modified: int, size: int) -> Model:
     wire: Any = json.loads(description.read_text(encoding="utf-8"))
     if not isinstance(wire, dict):
         raise ValueError(f"{description.name} must hold one object")

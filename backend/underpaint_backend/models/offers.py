@@ -1,0 +1,193 @@
+"""What could be painted with: the models in `catalog.toml`, and one's own in `models.toml` of the data folder.
+
+An offer says which repositories of the hub have a model's parts. Whether they are on this machine says `catalog.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from underpaint_protocol.exceptions import InvalidField
+from underpaint_protocol.locations import data_folder
+from underpaint_protocol.messages import Model
+
+from .fitness import peak_bytes
+from .schedulers import names
+
+CATALOG = Path(__file__).with_name("catalog.toml")
+REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PATTERN = re.compile(r"[\w.*+-]+(/[\w.*+-]+)*", re.ASCII)
+
+FLOW_FAMILIES = ("flux1", "flux2")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one repository: the newest of the branch `revision`, or exactly a commit.
+
+    `variant` is what the names of the wanted weights have before their ending, where there are such. `parts` are pairs
+    of a part's name, as the engine knows it, and where in the repository it lies, if that is not a folder of this name.
+    """
+
+    repository: str
+    files: tuple[str, ...]
+    revision: str = "main"
+    variant: str = ""
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.repository):
+            raise ValueError(f"“{self.repository}” is no repository; one is written like owner/name")
+        if not REVISION.fullmatch(self.revision):
+            raise ValueError(f"“{self.revision}” is no revision")
+        if not re.fullmatch(r"[a-z0-9]*", self.variant):
+            raise ValueError(f"“{self.variant}” is no variant")
+        if not self.files:
+            raise ValueError(f"no files of {self.repository} are wanted")
+        for pattern in (*self.files, *(path for pair in self.parts for path in pair)):
+            if not PATTERN.fullmatch(pattern) or ".." in PurePosixPath(pattern).parts:
+                raise ValueError(f"“{pattern}” is no file or folder of a repository")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit, which never changes."""
+        return COMMIT.fullmatch(self.revision) is not None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that could be here: its description, and where its parts come from.
+
+    One that lies in a `folder` of this machine needs no sources. `memory` is in bytes by precision, at the peak.
+    """
+
+    model: Model
+    sources: tuple[Source, ...] = ()
+    folder: Path | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
+    own: bool = False
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where its licence can be read and accepted."""
+        return tuple(f"https://huggingface.co/{source.repository}" for source in self.sources)
+
+
+def schedulers_of(family: Any) -> tuple[str, ...]:
+    """The schedulers that suit the models of a family."""
+    return names("flow" if family in FLOW_FAMILIES else "diffusion")
+
+
+def own_file() -> Path:
+    """The user's own entries."""
+    return data_folder() / "models.toml"
+
+
+_read_files: dict[Path, tuple[tuple[int, int], tuple[Offer, ...]]] = {}
+
+
+def offers(*, own: bool = True) -> dict[str, Offer]:
+    """All offers by id, in the order of the files; one's own come last, and replace those of the same id.
+
+    Raises `ValueError` with the file's name if a file is damaged.
+    """
+    found = {offer.model.id: offer for offer in _offers_in(CATALOG, own=False)}
+    return found | {offer.model.id: offer for offer in (_offers_in(own_file(), own=True) if own else ())}
+
+
+def _offers_in(path: Path, *, own: bool) -> tuple[Offer, ...]:
+    """The offers in a file, read anew only if it changed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ()
+    stamp = (status.st_mtime_ns, status.st_size)
+    known = _read_files.get(path)
+    if known is None or known[0] != stamp:
+        known = _read_files[path] = (stamp, tuple(read_offers(path, own=own)))
+    return known[1]
+
+
+def read_offers(path: Path, *, own: bool = False) -> Iterator[Offer]:
+    """The offers in the file `path`. Raises `ValueError` with its name if something in it is wrong."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
+        if not isinstance(tables, list):
+            raise ValueError("its models must be headed [[model]]")
+        for table in tables:
+            yield offer_of(table, own=own)
+    except (ValueError, TypeError, InvalidField) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
+    """An offer from a table of the file.
+
+    Raises `ValueError`, `TypeError` or `InvalidField` if something in it is wrong.
+    """
+    if not isinstance(table, dict):
+        raise ValueError("a model must be a table")
+    where = f"the model “{table.get('id', '?')}”"
+    memory = _memory(table.get("parameters"))
+    shown = {
+        "schedulers": schedulers_of(table.get("family")),
+        **table,
+        "memory": memory.get("bf16", 0),
+        "state": "absent",
+    }
+    try:
+        model = Model.from_wire(shown)
+        if "folder" in table:
+            folder = Path(_text(table["folder"]))
+            if not folder.is_absolute():
+                raise ValueError("its folder must be written in full")
+            return Offer(model, folder=folder, memory=memory, own=own)
+        sources = (_source(table), *(_source(also) for also in table.get("also", [])))
+    except (ValueError, TypeError, InvalidField) as error:
+        raise ValueError(f"{where}: {error}") from error
+    return Offer(model, sources, memory=memory, own=own)
+
+
+def _source(table: Any) -> Source:
+    if not isinstance(table, dict) or "repository" not in table:
+        raise ValueError("it has neither a repository nor a folder")
+    return Source(
+        _text(table["repository"]),
+        _texts(table.get("files", [])),
+        _text(table.get("revision", "main")),
+        _text(table.get("variant", "")),
+        _pairs(table.get("parts", {})),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} must be text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} must be a list")
+    return tuple(_text(item) for item in value)
+
+
+def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} must be a table")
+    return tuple((_text(name), _text(path)) for name, path in value.items())
+
+
+def _memory(parameters: Any) -> dict[str, int]:
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict) or not all(isinstance(count, (int, float)) for count in parameters.values()):
+        raise ValueError("its parameters must be numbers: billions for denoiser, text and vae")
+    return peak_bytes(**{part: float(parameters.get(part, 0)) for part in ("denoiser", "text", "vae")})
