@@ -1,0 +1,89 @@
+"""A small model's repository, and the offer of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from underpaint_backend.models.download import Download, Patience
+from underpaint_backend.models.hub import Settings
+from underpaint_backend.models.offers import Offer, offer_of
+from underpaint_backend.models.store import Store
+
+from tests.backend.models.hub import Repository, StandIn
+
+REPOSITORY = "artist/brush"
+PATIENCE = Patience(tries=3, first=0.01, longest=1.0)
+BIG = 3 << 20
+"""Bytes of the file that is cut."""
+
+
+def weights(seed: int, size: int = 20_000) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def model_index(*parts: str) -> bytes:
+    named = {part: ["diffusers", "Thing"] for part in parts}
+    return json.dumps({"_class_name": "StableDiffusionPipeline", **named}).encode()
+
+
+def brush(**changes: Any) -> Repository:
+    """A repository as painters publish theirs, with what nobody needs in it, too."""
+    files = {
+        "README.md": b"read me",
+        "model_index.json": model_index("unet", "vae", "tokenizer", "scheduler"),
+        "scheduler/scheduler_config.json": b"{}",
+        "tokenizer/vocab.json": b'{"a": 0}',
+        "tokenizer/merges.txt": b"#version",
+        "unet/config.json": b'{"unet": 1}',
+        "unet/diffusion_pytorch_model.bin": weights(1),
+        "unet/diffusion_pytorch_model.safetensors": weights(2, 2 * BIG),
+        "unet/diffusion_pytorch_model.fp16.safetensors": weights(3, BIG),
+        "vae/config.json": b'{"vae": 1}',
+        "vae/diffusion_pytorch_model.safetensors": weights(4),
+        "brush.safetensors": weights(5),
+    }
+    return Repository(files, **changes)
+
+
+WANTED = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+}
+UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
+
+TABLE: dict[str, Any] = {
+    "id": "brush:small",
+    "name": "Brush",
+    "family": "stable_diffusion",
+    "tasks": ["text_to_image"],
+    "native_area": 262144,
+    "size_multiple": 8,
+    "default_steps": 20,
+    "default_guidance": 5.0,
+    "default_scheduler": "ddim",
+    "licence": "MIT",
+    "download": 3_200_000,
+    "repository": REPOSITORY,
+    "variant": "fp16",
+    "files": ["model_index.json", "scheduler/*", "tokenizer/*", "unet/*", "vae/*"],
+}
+
+
+def offer(**changes: Any) -> Offer:
+    return offer_of({**TABLE, **changes})
+
+
+def download(hub: StandIn, root: Path, given: Offer | None = None, **options: Any) -> Download:
+    """A download from the stand-in into the cache `root`; a token and offline are options."""
+    token, offline = options.pop("token", None), options.pop("offline", False)
+    settings = Settings(options.pop("endpoint", hub.url), token, offline)
+    return Download(given or offer(), Store(root), settings, **{"patience": PATIENCE, **options})
