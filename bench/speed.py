@@ -27,7 +27,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from report import Figure, show
-from torch import Tensor, nn
+from torch import Tensor
 from underpaint_backend.engine.denoise import denoise
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.families import Conditions, Family
@@ -196,7 +196,7 @@ def flux2(steps: int, side: int, tiny: bool) -> Subject:
             output_type="latent",
             callback_on_step_end=keep,
         )
-        return made[0].movedim(1, 2).unflatten(2, noise.shape[-2:]).float()  # type: ignore[no-untyped-call]
+        return made[0].movedim(1, 2).reshape(noise.shape).float()
 
     noise = torch.randn(1, 128, side // 16, side // 16, generator=torch.Generator().manual_seed(1)).to(device)
     return Subject("FLUX.2 klein 4B", transformer, _loop(family, conditions, steps), classic, noise)
@@ -215,20 +215,20 @@ def _loop(family: Family, conditions: Conditions, steps: int) -> Callable[[Tenso
 class _InMemory:
     """Stands where `Parts` stands: networks that are there already."""
 
-    def __init__(self, networks: dict[str, nn.Module], scheduler: Any) -> None:
+    def __init__(self, networks: dict[str, Any], scheduler: Any) -> None:
         self.device = open_device()
         self._networks = networks
-        self._configs: dict[str, dict[str, Any]] = {name: dict(part.config) for name, part in networks.items()}  # type: ignore[call-overload]
+        self._configs: dict[str, dict[str, Any]] = {name: dict(part.config) for name, part in networks.items()}
         self._configs["scheduler"] = {**scheduler.config, "_class_name": type(scheduler).__name__}
 
-    def __getitem__(self, name: str) -> nn.Module:
+    def __getitem__(self, name: str) -> Any:
         return self._networks[name]
 
     def config(self, name: str) -> dict[str, Any]:
         return self._configs[name]
 
 
-def _family(cls: Any, networks: dict[str, nn.Module], scheduler: Any) -> Family:
+def _family(cls: Any, networks: dict[str, Any], scheduler: Any) -> Family:
     """A family without its text encoders, of which nothing is asked here."""
     parts = _InMemory(networks, scheduler)
     family: Any = cls(parts)
