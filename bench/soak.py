@@ -24,7 +24,7 @@ from endurance.plan import endless_plan
 from report import Figure, show
 from underpaint_backend.launch import Launched, launched
 
-KEEP_GIB = 1 / 32
+KEEP_GIB = 1 / 4
 """What the daemon may keep of pixels: more than the jobs hold that are open at once, less than the warm-up sends."""
 JOURNAL_MIB = 16
 LOOKS = 5
