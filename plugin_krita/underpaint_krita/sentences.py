@@ -95,8 +95,9 @@ def to_accept_first(model: Model) -> Optional[str]:
     """What those want who made a model before they give it away; None if nothing."""
     if not model.gated:
         return None
-    where = model.detail or "Fetch it to be told where."
-    return f"Whoever fetches it has to accept its licence on the hub first. {where}"
+    if "https://" in model.detail:
+        return f"{model.detail[0].upper()}{model.detail[1:]}."
+    return "Whoever fetches it has to accept its licence on the hub first; Fetch tells where."
 
 
 def pulling(name: str, event: Pulling) -> str:

@@ -23,7 +23,7 @@ HERE = Model("here", "Here", "family", ("inpaint",), ("ddim",), 16384, 8, 12, 3.
 AWAY = replace(HERE, id="away", name="Away", state="absent", download=12345678901, licence="Apache-2.0",
                default_steps=4)
 GATED = replace(AWAY, id="gated", name="Gated", gated=True, licence="A licence with a name as long as this",
-                detail="It is at https://hub.example/some/model.")
+                detail="its files are given to those who accept it at https://hub.example/some/model")
 HUGE = replace(HERE, id="huge", name="Huge", state="unfit", detail="it needs 40 GiB, and there are 8 GiB")
 NONE = QtCore.Qt.ItemFlag(0)
 
@@ -191,7 +191,7 @@ def test_a_model_that_came_is_chosen_and_ready(facts: dict[str, Any]) -> None:
 def test_a_gated_model_says_what_to_accept(facts: dict[str, Any]) -> None:
     """Before it is asked for, with an address to click on; a long licence is not squeezed into the button."""
     shown, text = facts["gated"]
-    assert "has to accept its licence on the hub first. It is at https://hub.example/some/model." in shown["box"]
+    assert shown["box"].endswith(". Its files are given to those who accept it at https://hub.example/some/model.")
     assert '<a href="https://hub.example/some/model"' in text
     assert shown["fetch"] == "Fetch 12 GB"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from underpaint_krita import sentences
 from underpaint_krita._vendor.underpaint_protocol import messages as m
@@ -89,3 +91,7 @@ def test_a_model_of_which_little_is_known() -> None:
     assert sentences.in_the_list(bare) == "M · to be fetched"
     assert sentences.about(bare) == "It has to be fetched first."
     assert sentences.to_accept_first(bare) is None
+    gated = dataclasses.replace(bare, gated=True, detail="its files have to be fetched")
+    assert sentences.to_accept_first(gated) == (
+        "Whoever fetches it has to accept its licence on the hub first; Fetch tells where."
+    )
