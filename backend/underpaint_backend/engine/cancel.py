@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import Event
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from .pieces import attention_in_pieces, in_pieces
+from .residency import Residency
 
 RUN_AHEAD = 2
 """Blocks that may wait in a CUDA device's queue. Python fills the queue much faster than the device empties it, and a
@@ -28,20 +33,38 @@ def check(cancelled: Event) -> None:
 
 
 @contextmanager
-def cancellable(networks: Iterable[nn.Module], cancelled: Event) -> Iterator[None]:
+def cancellable(networks: Iterable[nn.Module], cancelled: Event) -> Iterator[Callable[[nn.Module], None]]:
     """Within this context, the networks raise `Cancelled` soon after the event is set, also in the middle of a pass.
 
-    The networks can be used again afterwards as if nothing had happened. It does not reach into networks that were
-    compiled: their blocks call no hooks.
+    What it yields does the same for another network. All can be used again afterwards as if nothing had happened. It
+    does not reach into networks that were compiled: their blocks call no hooks.
     """
     checkpoint = _Checkpoint(cancelled)
-    hooks = [part.register_forward_pre_hook(checkpoint) for network in networks for part in _parts(network)]
-    try:
+    with ExitStack() as undo:
+        watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # one that makes room must not be kept here
+
+        def watch(network: nn.Module) -> None:
+            if network not in watched:
+                watched.add(network)
+                for part in _parts(network):
+                    undo.callback(part.register_forward_pre_hook(checkpoint).remove)
+                undo.callback(in_pieces(network, partial(check, cancelled)))
+
+        for network in networks:
+            watch(network)
+        undo.enter_context(attention_in_pieces(partial(check, cancelled)))
         check(cancelled)
+        yield watch
+
+
+@contextmanager
+def watching(residency: Residency, cancelled: Event) -> Iterator[None]:
+    """Within this context, all that is done with networks of `residency`, read ones too, ends soon after the event."""
+    with (
+        cancellable((), cancelled) as watch,
+        residency.watched(watch, partial(cancellable_loading, cancelled)),
+    ):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -73,12 +96,12 @@ class _CheckedCalls(TorchFunctionMode):
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
-    """The network, its repeated blocks at every depth, and its convolutions, which can take long on a CPU."""
+    """The network, its repeated blocks at every depth, and what can take long on a CPU: convolutions and norms."""
     parts = {network}
     for module in network.modules():
         if isinstance(module, nn.ModuleList):
             parts.update(block for block in module if block is not None)  # diffusers' lists have gaps
-        elif isinstance(module, nn.Conv2d):
+        elif isinstance(module, (nn.Conv2d, nn.GroupNorm)):
             parts.add(module)
     return list(parts)
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 import torch
+
+SIGNS = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a memory object")
+"""Words that errors of want of memory have; they come from torch, oneDNN, safetensors and C++ in classes of all kinds.
+"""
+
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -24,15 +32,16 @@ class Device:
         return torch.bfloat16 if precision == "bfloat16" else self.dtype
 
     def memory(self) -> tuple[int, int]:
-        """Free and total memory in bytes."""
-        if self.torch_device.type in ("cuda", "xpu"):
+        """Free and total memory in bytes, as far as this process is allowed to have it."""
+        if self.torch_device.type == "cuda":
+            return _of_graphics_card(self.torch_device)
+        if self.torch_device.type == "xpu":
             free, total = torch.get_device_module(self.torch_device).mem_get_info(self.torch_device)
             return free, total
-        system = psutil.virtual_memory()
         if self.torch_device.type == "mps":
             total = torch.mps.recommended_max_memory()
             return max(0, total - torch.mps.driver_allocated_memory()), total
-        return system.available, system.total
+        return machine_memory()
 
     def release(self) -> None:
         """Hand the memory of tensors that are gone back to the device."""
@@ -50,11 +59,48 @@ def open_device(wanted: str = "auto") -> Device:
     return Device(device, dtype, f"{device} {_product(device)}".strip())
 
 
+def machine_memory() -> tuple[int, int]:
+    """Free and total memory of the machine in bytes; less where the system holds this process to less."""
+    system = psutil.virtual_memory()
+    free, total = system.available, system.total
+    for limit, used in _limits():
+        free, total = min(free, max(0, limit - used)), min(total, limit)
+    return free, total
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether this says, in any of the ways that there are, that the device or the machine had not enough memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    words = str(error).lower()
+    return any(sign in words for sign in SIGNS)
+
+
+def bytes_wanted(error: Exception) -> int | None:
+    """The bytes that could not be had, where the message says."""
+    match = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def _of_graphics_card(device: torch.device) -> tuple[int, int]:
+    """What torch keeps for tensors to come counts as free, up to the share that this process may have."""
+    free, total = torch.cuda.mem_get_info(device)
+    held, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    share = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    return max(0, min(free + held - used, share - used)), min(total, share)
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """What the system allows this process in bytes, and what of it is used."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = psutil.Process().memory_info()
+    for kind, size in ((resource.RLIMIT_DATA, getattr(used, "data", 0)), (resource.RLIMIT_AS, used.vms)):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit, size
 
 
 def _best() -> torch.device:

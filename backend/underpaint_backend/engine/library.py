@@ -14,86 +14,112 @@ from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from .cache import TensorCache
-from .cancel import cancellable, cancellable_loading
+from .cancel import cancellable_loading, watching
 from .device import Device
 from .exceptions import BadFiles, ModelBroken
 from .families import Embedding, Family, family_class
-from .preview import LatentToRGB
-from .sources import FolderSource
+from .ladder import Effort, Ladder
+from .precision import Memory
+from .preview import SIDE, LatentToRGB
+from .residency import Residency
+from .sources import FolderSource, Source
 
 log = logging.getLogger(__name__)
 
-PROMPT_BYTES = 32 << 20
-"""Prompt embeddings that a model keeps: over 200 of Stable Diffusion, in float32."""
-
-PICTURE_BYTES = 32 << 20
-"""Latents of pictures that a model keeps, so that another try at the same place encodes nothing."""
+PROMPT_BYTES = 256 << 20
+"""Prompt embeddings that are kept, in RAM: 2000 of Stable Diffusion, 30 of FLUX.1."""
+PICTURE_BYTES = 256 << 20
+"""Latents of pictures that are kept, in RAM, so that another try at the same place encodes nothing."""
+MODELS = 32
+"""Models that are remembered beyond their networks: tokenizers, configurations, and where they are on the ladder."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to paint: its description, its networks, its preview projection and its caches."""
+    """A model that is ready to paint: its description, its networks, its preview projection, its ladder, the caches.
+
+    `latent_scale` and `takes_mask` are its family's, which may need a network to say so. The caches are those of all
+    models of a library.
+    """
 
     description: Model
     family: Family
     projection: LatentToRGB
+    ladder: Ladder
+    latent_scale: int
+    takes_mask: bool
     prompts: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PROMPT_BYTES))
     pictures: TensorCache[Tensor] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
     references: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
 
 
 class Library:
-    """Loaded models on one device: at most `capacity`, and fewer where memory is short."""
+    """Loaded models on one device, as many as there is memory for."""
 
-    def __init__(self, device: Device, capacity: int = 2) -> None:
-        self.device = device
-        self.capacity = capacity
-        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
+    def __init__(self, device: Device, memory: Memory | None = None) -> None:
+        memory = memory or Memory()
+        self.device = memory.device(device)
+        self.residency = Residency(self.device, memory)
+        self._models: OrderedDict[str, tuple[Entry, LoadedModel]] = OrderedDict()
+        self._prompts: TensorCache[Embedding] = TensorCache(PROMPT_BYTES)
+        self._pictures: TensorCache[Tensor] = TensorCache(PICTURE_BYTES)
+        self._references: TensorCache[Embedding] = TensorCache(PICTURE_BYTES)
 
     def __contains__(self, model: str) -> bool:
-        return model in self._models
+        """Whether all networks of a model are in memory."""
+        if model not in self._models:
+            return False
+        return all(key in self.residency for key in self._models[model][1].family.parts.identities())
 
     def load(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
         """The model of `entry`, loaded unless it is already. `on_part` hears what fraction is loaded, now and then.
 
-        Raises `Cancelled` soon after the event is set, and `ModelBroken`.
+        Where not all of its networks have room at once, they are loaded when they are needed.
+
+        Raises `Cancelled` soon after the event is set, `ModelBroken`, and `OutOfMemory`.
         """
-        model = self._models.get(entry.model.id)
-        if model is None:
-            self._make_room(_bytes_of(entry))
-            model = self._models[entry.model.id] = self._read(entry, on_part, cancelled)
+        known = self._models.get(entry.model.id)
+        try:
+            with cancellable_loading(cancelled):
+                if known is not None and known[0] == entry:
+                    model = known[1]
+                    model.family.parts.load(on_part)
+                else:
+                    model = self._read(entry, on_part, cancelled)
+        except BadFiles as error:
+            raise ModelBroken(entry.model.name, str(error)) from error
+        self._models[entry.model.id] = entry, model
         self._models.move_to_end(entry.model.id)
+        if len(self._models) > MODELS:
+            self._models.popitem(last=False)
         return model
 
     def clear(self) -> None:
         """Forget all models and give their memory back."""
         self._models.clear()
-        self.device.release()
+        self.residency.clear()
 
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
-        try:
-            with cancellable_loading(cancelled):
-                family = family_class(entry.model.family).load(FolderSource(entry.folder), self.device, on_part)
-        except BadFiles as error:
-            raise ModelBroken(entry.model.name, str(error)) from error
-        if entry.model.size_multiple % family.latent_scale:
-            raise ModelBroken(entry.model.name, f"its size multiple must be one of {family.latent_scale}")
+        with self.residency.shared():
+            family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
+        ladder = Ladder(family.parts)
+        scale, takes_mask = ladder.attempt(Effort("loading"), lambda: (family.latent_scale, family.takes_mask))
+        if entry.model.size_multiple % scale:
+            raise ModelBroken(entry.model.name, f"its size multiple must be one of {scale}")
         on_part(0.8)
-        with torch.inference_mode(), cancellable(family.networks, cancelled):
-            projection = LatentToRGB.of(family.encode, self.device.torch_device)
+        with torch.inference_mode(), watching(self.residency, cancelled):
+            projection = ladder.attempt(
+                Effort("loading", side=SIDE), lambda: LatentToRGB.of(family.encode, self.device.torch_device)
+            )
         log.info("%s is loaded; its previews explain %.0f %% of the colours", entry.model.id, 100 * projection.fit)
-        return LoadedModel(entry.model, family, projection)
-
-    def _make_room(self, needed: int) -> None:
-        """Drop the models used least recently until one of `needed` bytes has its place."""
-        while self._models and (len(self._models) >= self.capacity or self.device.memory()[0] < needed):
-            self._models.popitem(last=False)
-            self.device.release()
+        return LoadedModel(
+            entry.model, family, projection, ladder, scale, takes_mask, self._prompts, self._pictures, self._references
+        )
 
 
-def _bytes_of(entry: Entry) -> int:
-    """About how much memory a model needs.
+def _source_of(entry: Entry) -> Source:
+    if entry.checkpoint is None:
+        return FolderSource(entry.folder)
+    from .single_file import SingleFileSource
 
-    Twice its files: weights in half precision double on a CPU, and elsewhere there must be room to work in.
-    """
-    return 2 * sum(path.stat().st_size for path in entry.folder.glob("*/*.safetensors"))
+    return SingleFileSource(entry.checkpoint, entry.folder)

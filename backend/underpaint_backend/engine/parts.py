@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
 from .device import Device, is_out_of_memory
 from .exceptions import BadFiles
-from .sources import Source
+from .packing import Pack, TensorFiles, in_fp8, in_ram, on_disk, pack_layers, streamed
+from .precision import Storage, words_for
+from .residency import Key, residency_for
+from .sources import FolderSource, Source
+
+log = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["half", "bfloat16", "float32"]
 """What a network calculates in on a device with half precision; on a CPU all is float32."""
@@ -26,26 +33,61 @@ class Network:
 
 
 class Parts:
-    """What a family works with: `parts["unet"]` is a network that is ready to be called."""
+    """What a family works with: `parts["unet"]` is a network that is ready to be called.
+
+    It is read when it is wanted first, and may be gone when it is wanted again and be read once more. Therefore nobody
+    keeps one for longer than a phase of a painting. `marks` says, by name, what was added to a network's weights: what
+    is kept of its output is kept apart for each.
+    """
 
     def __init__(self, source: Source, device: Device, specs: Mapping[str, Network]) -> None:
         self.source = source
         self.device = device
+        self.residency = residency_for(device)
+        self.storage = Storage.PLAIN
+        self.marks: dict[str, Hashable] = {}
         self._specs = specs
-        self._networks: dict[str, nn.Module] = {}
+        self._identities: dict[str, Hashable] = {}
+        self._numbers: dict[str, int] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
         self._tokenizers: dict[str, Any] = {}
 
-    def load(self, on_part: Callable[[float], None]) -> None:
-        """Load all networks. `on_part` hears what fraction of their bytes is loaded, before each.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The networks that this model has."""
+        return tuple(name for name in self._specs if self.has(name))
 
-        Raises `BadFiles`.
+    def load(self, on_part: Callable[[float], None]) -> None:
+        """Load all networks, if they all have room at once. `on_part` hears what fraction of their bytes is loaded.
+
+        What has no room is loaded when it is needed. Raises `BadFiles`.
         """
-        sizes = {name: self.source.weight_bytes(name) for name in self._specs if self.has(name)}
+        self.choose_storage()
+        sizes = {name: self.bytes_of(name) for name in self.names}
         done, total = 0, max(1, sum(sizes.values()))
-        for name, size in sizes.items():
-            on_part(done / total)
-            _ = self[name]
-            done += size
+        on_part(0.0)
+        if total > self.residency.room():
+            return
+        try:
+            for name, size in sizes.items():
+                on_part(done / total)
+                _ = self[name]
+                done += size
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        self.residency.evict()
+
+    def choose_storage(self) -> None:
+        """Keep weights as it suits the memory that is there."""
+        memory, before = self.residency.memory, self.identities()
+        self.storage = Storage.PLAIN
+        largest = max((self.bytes_of(name) for name in self.names), default=0)
+        self.storage = memory.storage(largest, self.residency.room())
+        self.residency.forget(set(before) - set(self.identities()))
+        log.info("calculates in %s", words_for(self.device, self.storage))
 
     def has(self, name: str) -> bool:
         """Whether the model has this part."""
@@ -56,20 +98,37 @@ class Parts:
 
         Raises `BadFiles`.
         """
-        if name not in self._networks:
-            spec = self._specs[name]
-            dtype = self.device.dtype_for(spec.precision)
-            network = self._read(lambda: self.source.network(name, spec.cls, dtype))
-            self._networks[name] = network.to(self.device.torch_device)
-        return self._networks[name]
+        return self.residency.fetch(self.key(name), self.bytes_of(name), lambda: self._network(name))
 
-    def config(self, name: str) -> dict[str, Any]:
-        """The configuration of a part, also of the scheduler.
+    def key(self, name: str) -> Key:
+        """What tells this network from all others."""
+        if name not in self._identities:
+            self._identities[name] = self._read(lambda: self.source.identity(name))
+        spec = self._specs[name]
+        return Key(self._identities[name], spec.cls, self.device.dtype_for(spec.precision), self._storage_of(name))
+
+    def identities(self) -> tuple[Key, ...]:
+        """What tells the networks of this model from all others."""
+        return tuple(self.key(name) for name in self.names)
+
+    def bytes_of(self, name: str) -> int:
+        """About what a network takes on the device.
 
         Raises `BadFiles`.
         """
-        found: dict[str, Any] = self._read(lambda: self.source.config(name))
-        return found
+        if name not in self._numbers:
+            self._numbers[name] = self._read(lambda: self._count(name))
+        kept = self.device.dtype_for(self._specs[name].precision).itemsize
+        return self._numbers[name] * {Storage.PLAIN: kept, Storage.FP8: 1, Storage.FETCHED: 0}[self._storage_of(name)]
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The configuration of a part, also of the scheduler. Unlike `parts[name].config` it needs no weights.
+
+        Raises `BadFiles`.
+        """
+        if name not in self._configs:
+            self._configs[name] = self._read(lambda: self.source.config(name))
+        return self._configs[name]
 
     def tokenizer(self, name: str, cls: Any) -> Any:
         """The tokenizer or image processor `name`.
@@ -82,8 +141,51 @@ class Parts:
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
-        """All that are loaded, for whoever wants to reach into them."""
-        return tuple(self._networks.values())
+        """All that are in memory, for whoever wants to reach into them."""
+        return self.residency.peek(self.identities())
+
+    def _count(self, name: str) -> int:
+        """How many numbers a network has; where nobody says, its files are in half precision as most are."""
+        if isinstance(self.source, FolderSource):
+            return TensorFiles(sorted((self.source.folder / name).glob("*.safetensors"))).numbers
+        return self.source.weight_bytes(name) // 2
+
+    def _storage_of(self, name: str) -> Storage:
+        # A VAE is small, and what it loses is seen.
+        return Storage.PLAIN if name == "vae" else self.storage
+
+    def _network(self, name: str) -> nn.Module:
+        spec, storage = self._specs[name], self._storage_of(name)
+        dtype = self.device.dtype_for(spec.precision)
+        if storage == Storage.PLAIN:
+            plain: nn.Module = self._read(lambda: self.source.network(name, spec.cls, dtype))
+            return plain
+        files = self._streamable(name)
+        pack = self._packing(storage, on_disk_too=files is not None)
+        if files is not None:
+            config = self.config(name)
+            network: nn.Module = self._read(lambda: streamed(spec.cls, config, files, dtype, pack))
+        else:
+            network = self._read(lambda: self.source.network(name, spec.cls, dtype))
+            pack_layers(network, pack)
+        return network
+
+    def _packing(self, storage: Storage, *, on_disk_too: bool) -> Pack:
+        device = self.device.torch_device
+        if storage == Storage.FP8:
+            return in_fp8(device)
+        if device.type != "cpu":
+            return in_ram(device)
+        # What cannot be read from the disk piece by piece is at least made small.
+        return on_disk(device) if on_disk_too else in_fp8(device)
+
+    def _streamable(self, name: str) -> TensorFiles | None:
+        """The files of a network of diffusers in a folder, whose weights have the names of its parameters."""
+        if not isinstance(self.source, FolderSource) or not hasattr(self._specs[name].cls, "from_config"):
+            return None
+        folder: Path = self.source.folder / name
+        files: TensorFiles = self._read(lambda: TensorFiles(sorted(folder.glob("*.safetensors"))))
+        return files
 
     def _read(self, read: Callable[[], Any]) -> Any:
         try:

@@ -18,6 +18,7 @@ from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.exceptions import BadFiles, ModelBroken
 from underpaint_backend.engine.families import Family, family_class, names
 from underpaint_backend.engine.library import Library, LoadedModel
+from underpaint_backend.engine.precision import Memory
 from underpaint_backend.models.catalog import Entry
 
 from tests.backend.engine.cancelling import SetAfter
@@ -42,7 +43,7 @@ def entry(pristine: Entry, tmp_path: Path) -> Entry:
 @pytest.fixture
 def library() -> Library:
     """A library with nothing in it."""
-    return Library(open_device("cpu"), capacity=2)
+    return Library(open_device("cpu"))
 
 
 def ignore(done: float) -> None:
@@ -54,15 +55,68 @@ def test_a_loaded_model_stays_loaded(library: Library, entry: Entry) -> None:
     assert library.load(entry, ignore, Event()) is library.load(entry, ignore, Event())
 
 
-def test_the_model_used_least_recently_makes_room(library: Library, entry: Entry) -> None:
-    """Beyond the capacity, the model that was not used for longest is dropped."""
-    first, second, third = (replace(entry, model=replace(entry.model, id=name)) for name in "abc")
+def bytes_on_device(entry: Entry) -> int:
+    """What a model's networks take on a CPU."""
+    alone = Library(open_device("cpu"))
+    alone.load(entry, ignore, Event())
+    return alone.residency.bytes
+
+
+def test_the_model_used_least_recently_makes_room(entry: Entry, tmp_path: Path) -> None:
+    """Beyond the bound, in bytes, the model that was not used for longest is dropped."""
+    library = Library(open_device("cpu"), Memory(limit=int(2.5 * bytes_on_device(entry))))
+    copies = [replace(entry, folder=tmp_path / name, model=replace(entry.model, id=name)) for name in "abc"]
+    for copy in copies:
+        shutil.copytree(entry.folder, copy.folder)
+    first, second, third = copies
     for wanted in (first, second, first, third):
         library.load(wanted, ignore, Event())
 
     assert "a" in library
     assert "b" not in library
     assert "c" in library
+    assert library.residency.bytes <= library.residency.memory.limit  # type: ignore[operator]
+
+
+def test_two_models_that_fit_are_read_once_each(library: Library, entry: Entry, tmp_path: Path) -> None:
+    """Going from one to the other and back reads nothing again."""
+    shutil.copytree(entry.folder, tmp_path / "other")
+    other = replace(entry, folder=tmp_path / "other", model=replace(entry.model, id="other"))
+    for wanted in (entry, other, entry, other):
+        library.load(wanted, ignore, Event())
+
+    assert library.residency.reads == 2 * 3
+
+
+def test_networks_with_the_same_weights_are_loaded_once(library: Library, entry: Entry, tmp_path: Path) -> None:
+    """Two models whose text encoder and VAE are the same files share them; links lead to the same file."""
+    other = replace(entry, folder=tmp_path / "other", model=replace(entry.model, id="other"))
+    shutil.copytree(entry.folder, other.folder)
+    for part in ("text_encoder", "vae"):
+        for weights in (other.folder / part).glob("*.safetensors"):
+            weights.unlink()
+            weights.symlink_to(entry.folder / part / weights.name)
+    first, second = (library.load(wanted, ignore, Event()).family.parts for wanted in (entry, other))
+
+    assert first["vae"] is second["vae"]
+    assert first["text_encoder"] is second["text_encoder"]
+    assert first["unet"] is not second["unet"]
+    assert library.residency.reads == 4
+
+
+def test_a_model_that_has_no_room_at_once_is_loaded_when_it_is_needed(entry: Entry) -> None:
+    """Networks go and come again, one after another, and what comes is what went."""
+    size = bytes_on_device(entry)
+    whole = Library(open_device("cpu")).load(entry, ignore, Event()).family.parts
+    library = Library(open_device("cpu"), Memory(limit=size - 1000, precision="float32"))
+    parts = library.load(entry, ignore, Event()).family.parts
+    for _ in range(2):
+        for name in parts.names:
+            expected = list(whole[name].parameters())
+            torch.testing.assert_close(list(parts[name].parameters()), expected, rtol=0, atol=0)
+            assert library.residency.bytes < size - 1000
+
+    assert library.residency.reads > 3
 
 
 def test_loading_tells_how_far_it_is(library: Library, entry: Entry) -> None:

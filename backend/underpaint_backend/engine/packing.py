@@ -1,0 +1,193 @@
+"""Weights in less room: a layer's are unpacked for the time of its pass.
+
+diffusers has the like (layerwise casting, group offloading). These also work on a CPU and for text encoders, keep a
+scale for each row, without which 8 bits are far too coarse for weights below 1/64, and never hold a whole network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from .exceptions import BadFiles
+
+LAYERS = (nn.Linear, nn.Conv2d)
+"""Layers whose weights are packed. Those of others are few, or wanted outside of their passes."""
+SMALLEST = 1 << 12
+"""Weights of fewer bytes than this are left as they are."""
+LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A tensor in less room: `bytes` that it takes on the device, and what gives it back."""
+
+    bytes: int
+    unpack: Callable[[], Tensor]
+
+
+Pack: TypeAlias = Callable[[Callable[[], Tensor]], Packed]
+"""From what reads a tensor to the tensor, packed; it reads at once or when the tensor is wanted."""
+
+
+def in_fp8(device: torch.device) -> Pack:
+    """Packing in 8 bits (e4m3) with one scale for each row of a weight."""
+
+    def pack(read: Callable[[], Tensor]) -> Packed:
+        weight = read()
+        rows = weight.float().flatten(1).abs().amax(1).clamp(min=1e-12) / LARGEST_FP8
+        scale = rows.reshape(-1, *[1] * (weight.dim() - 1))
+        kept = (weight.float() / scale).to(torch.float8_e4m3fn).to(device)
+        scale, dtype = scale.to(device), weight.dtype
+        return Packed(kept.nbytes + scale.nbytes, lambda: (kept.float() * scale).to(dtype))
+
+    return pack
+
+
+def in_ram(device: torch.device) -> Pack:
+    """Keeping in RAM what is needed on a device with memory of its own."""
+
+    def pack(read: Callable[[], Tensor]) -> Packed:
+        kept = read().cpu()
+        return Packed(0, lambda: kept.to(device, non_blocking=True))
+
+    return pack
+
+
+def on_disk(device: torch.device) -> Pack:
+    """Reading it again from where it came each time."""
+    return lambda read: Packed(0, lambda: read().to(device))
+
+
+def pack_layers(network: nn.Module, pack: Pack) -> None:
+    """Pack the weights of a network's layers."""
+    for module in network.modules():
+        if isinstance(module, LAYERS) and module.weight.nbytes >= SMALLEST:
+            weight = module.weight.data
+            _hook(module, pack(lambda weight=weight: weight))  # type: ignore[misc]
+
+
+def bytes_of(network: nn.Module) -> int:
+    """Bytes that a network's weights take, packed or not."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in (*network.parameters(), *network.buffers())
+    }
+    return sum(storages.values()) + sum(getattr(module, "packed_bytes", 0) for module in network.modules())
+
+
+def _hook(module: Any, packed: Packed) -> None:
+    with torch.inference_mode(False):
+        empty = torch.zeros((), dtype=module.weight.dtype, device=module.weight.device).expand(module.weight.shape)
+    module.packed_bytes = packed.bytes
+
+    def unpack(module: Any, inputs: Any) -> None:
+        module.weight.data = packed.unpack()
+
+    def forget(module: Any, inputs: Any, output: Any) -> None:
+        module.weight.data = empty
+
+    module.register_forward_pre_hook(unpack)
+    module.register_forward_hook(forget, always_call=True)
+    module.weight.data = empty
+
+
+class TensorFiles:
+    """The tensors in safetensors files, read one at a time and in pieces, without mapping the files."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._places = {name: (path, place) for path in paths for name, place in _header(path)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers they hold in all."""
+        return sum(math.prod(place.shape) for _, place in self._places.values())
+
+    def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A tensor in the precision `dtype`, on `device`."""
+        path, place = self._places[name]
+        data = torch.empty(place.end - place.begin, dtype=torch.uint8)
+        with path.open("rb", buffering=0) as file:
+            file.seek(place.begin)
+            rest = memoryview(data.numpy().data)
+            while rest:
+                got = file.readinto(rest[:PIECE])
+                if not got:
+                    raise BadFiles(f"{path.name} ends too early")
+                rest = rest[got:]
+        return data.view(place.dtype).view(place.shape).to(device, dtype)
+
+
+PIECE = 16 << 20
+"""Bytes that are read at once."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+def _header(path: Path) -> Iterator[tuple[str, _Place]]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise BadFiles(f"the header of {path.name} is longer than the file")
+        header = json.loads(file.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] in _DTYPES:
+            begin, end = entry["data_offsets"]
+            place = _Place(_DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + begin, 8 + length + end)
+            yield name, place
+
+
+def streamed(cls: Any, config: Mapping[str, Any], files: TensorFiles, dtype: torch.dtype, pack: Pack) -> nn.Module:
+    """A network of diffusers whose layers are packed as they are read, so that it is never there as a whole.
+
+    Raises `BadFiles` if weights are missing.
+    """
+    with init_empty_weights(include_buffers=False):
+        network: nn.Module = cls.from_config(dict(config))
+    missing = [name for name, _ in network.named_parameters() if name not in files]
+    if missing:
+        raise BadFiles(f"it lacks {len(missing)} weights, such as {missing[0]}")
+    cpu = torch.device("cpu")
+
+    def reader(name: str) -> Callable[[], Tensor]:
+        return lambda: files.read(name, dtype, cpu)
+
+    for path, module in network.named_modules():
+        packs = isinstance(module, LAYERS)
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            read = reader(f"{path}.{name}".lstrip("."))
+            if packs and name == "weight" and parameter.numel() * dtype.itemsize >= SMALLEST:
+                module.weight = nn.Parameter(torch.zeros((), dtype=dtype).expand(parameter.shape), requires_grad=False)
+                _hook(module, pack(read))
+            else:
+                setattr(module, name, nn.Parameter(read(), requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(dtype) if buffer.is_floating_point() else buffer)
+    return network.eval().requires_grad_(False)

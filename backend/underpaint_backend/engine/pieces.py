@@ -1,0 +1,140 @@
+"""Large products on a CPU, a piece at a time: a whole one can take seconds, and nobody can stop it in the middle.
+
+What comes out is what comes out of the whole; sums may be rounded differently in the last bit, and always in the same
+way.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Between: TypeAlias = Callable[[], None]
+"""What is called before each piece."""
+
+PIECE = 4e9
+"""Floating-point operations of a piece: 30 to 100 ms of a core."""
+LARGE = 1 << 20
+"""Weights of a linear layer that makes large products; others are done before anybody has to wait."""
+KERNEL = 1 << 12
+"""Weights of a convolution that can take long, on a large picture."""
+
+
+def in_pieces(network: nn.Module, between: Between) -> Callable[[], None]:
+    """Have large linear layers and convolutions of a network calculate piece by piece on a CPU, until it is undone.
+
+    What undoes it does not keep the network alive.
+    """
+    changed: list[weakref.ref[nn.Module]] = []
+    for module in network.modules():
+        if "forward" in module.__dict__:  # somebody else has replaced it
+            continue
+        if type(module) is nn.Linear and module.weight.numel() >= LARGE:
+            module.forward = partial(_linear, module, between)  # type: ignore[method-assign]
+        elif type(module) is nn.Conv2d and _is_plain(module):
+            module.forward = partial(_convolution, module, between)  # type: ignore[method-assign]
+        else:
+            continue
+        changed.append(weakref.ref(module))
+
+    def undo() -> None:
+        for reference in changed:
+            module = reference()
+            if module is not None:
+                del module.__dict__["forward"]
+
+    return undo
+
+
+@contextmanager
+def attention_in_pieces(between: Between) -> Iterator[None]:
+    """Within this context, torch's attention calculates piece by piece on a CPU.
+
+    It is a function, without a module that could be told. Only for a process that does one thing at a time.
+    """
+    whole = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = partial(_attention, whole, between)
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = whole
+
+
+def _linear(module: nn.Linear, between: Between, inputs: Tensor) -> Tensor:
+    weight, bias = module.weight, module.bias
+    count = _pieces(inputs, 2 * inputs.numel() * module.out_features, module.out_features)
+    if count == 1:
+        between()
+        return functional.linear(inputs, weight, bias)
+    output = inputs.new_empty(*inputs.shape[:-1], module.out_features, dtype=weight.dtype)
+    for begin, end in _ranges(module.out_features, count):
+        between()
+        part = None if bias is None else bias[begin:end]
+        output[..., begin:end] = functional.linear(inputs, weight[begin:end], part)
+    return output
+
+
+def _is_plain(module: nn.Conv2d) -> bool:
+    """Whether strips of a picture can be convolved alone."""
+    zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return zeros and module.dilation == (1, 1) and module.weight.numel() >= KERNEL
+
+
+def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
+    kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+    height = inputs.shape[-2]
+    rows = (height + 2 * padding - kernel) // stride + 1
+    cells = inputs.shape[0] * rows * (inputs.shape[-1] // module.stride[1])
+    count = _pieces(inputs, 2 * cells * module.weight.numel(), rows // 4) if inputs.dim() == 4 else 1
+    if count == 1:
+        return functional.conv2d(
+            inputs, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups
+        )
+    strips = []
+    for begin, end in _ranges(rows, count):
+        between()
+        top, bottom = begin * stride - padding, (end - 1) * stride - padding + kernel
+        strip = inputs[..., max(0, top) : min(height, bottom), :]
+        missing = (max(0, -top), max(0, bottom - height))
+        if any(missing):
+            strip = functional.pad(strip, (0, 0, *missing))
+        sides = (0, int(module.padding[1]))
+        strips.append(functional.conv2d(strip, module.weight, module.bias, module.stride, sides, 1, module.groups))
+    return torch.cat(strips, dim=-2)
+
+
+def _attention(
+    whole: Callable[..., Tensor], between: Between, query: Tensor, key: Tensor, *rest: Any, **how: Any
+) -> Tensor:
+    length = query.shape[-2]
+    count = 1
+    if len(rest) == 1 and not how.get("is_causal") and not how.get("dropout_p"):
+        count = _pieces(query, 4 * query.numel() * key.shape[-2], length)
+    if count == 1:
+        return whole(query, key, *rest, **how)
+    mask = how.pop("attn_mask", None)
+    parts = []
+    for begin, end in _ranges(length, count):
+        between()
+        seen = mask if mask is None or mask.shape[-2] == 1 else mask[..., begin:end, :]
+        parts.append(whole(query[..., begin:end, :], key, *rest, attn_mask=seen, **how))
+    return torch.cat(parts, dim=-2)
+
+
+def _pieces(inputs: Tensor, operations: float, most: int) -> int:
+    if inputs.device.type != "cpu" or operations <= PIECE:
+        return 1
+    return max(1, min(most, int(operations / PIECE) + 1))
+
+
+def _ranges(length: int, count: int) -> Iterable[tuple[int, int]]:
+    borders = [length * index // count for index in range(count + 1)]
+    return pairwise(borders)
