@@ -9,7 +9,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .prediction import predict_x0
 from .schedulers import Schedule
 
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -61,16 +60,16 @@ def denoise(
     `generators`, one for each image, feed the schedulers that add noise. `on_step` hears of every prediction before
     the step that uses it.
     """
-    for number, timestep in enumerate(schedule.timesteps, start=1):
-        output = predict(schedule.scaled(latents, timestep), timestep)
+    for number, timestep in enumerate(schedule.timesteps):
+        output = predict(schedule.scaled(latents, number), timestep)
 
-        x0 = predict_x0(schedule.scheduler, output, timestep, latents)
+        x0 = schedule.x0(output, latents, number)
         if surroundings is not None:
             x0 = surroundings.around(x0, surroundings.latents)
-        on_step(Step(number, len(schedule), x0))
+        on_step(Step(number + 1, len(schedule), x0))
 
-        latents = schedule.step(output, timestep, latents, generators)
+        latents = schedule.step(output, latents, number, generators)
         if surroundings is not None:
-            kept = schedule.noisy(surroundings.latents, surroundings.noise, number)
+            kept = schedule.noisy(surroundings.latents, surroundings.noise, number + 1)
             latents = surroundings.around(latents, kept)
     return latents
