@@ -1,0 +1,199 @@
+"""Models in one file, as ComfyUI and A1111 keep them. Nothing here asks the network.
+
+The file has numbers and no words on how they belong together: the configurations come from the packs beside
+`models/recognise.py`, and diffusers' converters give the numbers the names that its classes know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.loaders import single_file_utils
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from ..models.headers import BadFile, Header, read_header
+from ..models.recognise import PACKS, Recognised, parts_in, recognise
+from .exceptions import BadFiles
+from .sources import FolderSource, Source, refuse_gaps
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "preprocessor_config.json", "processor_config.json")
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+class SingleFileSource(Source):
+    """A model whose parts come from the file `checkpoint`, as far as it holds them, and else from `folder`.
+
+    The folder is in diffusers' layout: another model of the family, which has what the file lacks, or a pack, which
+    has configurations only.
+    """
+
+    def __init__(self, checkpoint: Path, folder: Path) -> None:
+        self.checkpoint = checkpoint
+        self.folder = folder
+        self._beside = FolderSource(folder)
+
+    @cached_property
+    def header(self) -> Header:
+        """What the file says of itself.
+
+        Raises `BadFiles`.
+        """
+        try:
+            return read_header(self.checkpoint)
+        except BadFile as error:
+            raise BadFiles(f"{self.checkpoint.name}: {error}") from error
+
+    @cached_property
+    def what(self) -> Recognised:
+        """What the file is.
+
+        Raises `BadFiles`.
+        """
+        try:
+            return recognise(self.header)
+        except BadFile as error:
+            raise BadFiles(f"{self.checkpoint.name}: {error}") from error
+
+    @cached_property
+    def _parts(self) -> Mapping[str, str]:
+        """The parts that the file holds, and what their tensors' names begin with."""
+        _ = self.what
+        return parts_in(self.header)
+
+    @cached_property
+    def _places(self) -> tuple[Path, ...]:
+        """Where configurations are, the best first: the folder may be that of a sister, with another denoiser."""
+        pack = self.what.pack(self.checkpoint.stem)
+        return (pack, self.folder) if pack is not None else (self.folder,)
+
+    def has(self, name: str) -> bool:
+        return name in self._parts or self._beside.has(name)
+
+    def config(self, name: str) -> dict[str, Any]:
+        of_file = name in self._parts or name in ("scheduler", "model_index")
+        found = FolderSource(self._place(name) if of_file else self.folder).config(name)
+        if name == "scheduler" and "v_pred" in self.header:
+            # How trainers of SDXL say what their models predict, and from where their noise comes.
+            found = {**found, "prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in self.header}
+        return found
+
+    def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
+        if name not in self._parts:
+            if not list((self.folder / name).glob("*.safetensors")):
+                raise BadFiles(f"{self.checkpoint.name} has no {name}, and no other {self.what.name} has one for it")
+            return self._beside.network(name, cls, dtype)
+        config = self.config(name)
+        if issubclass(cls, CLIPTextModel | CLIPTextModelWithProjection):
+            with init_empty_weights():
+                network = cls(cls.config_class(**config))
+            converted = self._converted_text(name, network)
+        else:
+            with init_empty_weights():
+                network = cls.from_config(config)
+            converted = self._converted(name, cls, config, network)
+        _fill(name, network, converted, dtype)
+        found: nn.Module = network.eval().requires_grad_(False)
+        return found
+
+    def tokenizer(self, name: str, cls: Any) -> Any:
+        folder = self.folder / name
+        if any((folder / file).is_file() for file in TOKENIZER_FILES):
+            return self._beside.tokenizer(name, cls)
+        config = self._place(name) / name / "tokenizer_config.json"
+        if not issubclass(cls, CLIPTokenizer) or not config.is_file():
+            raise BadFiles(f"{self.checkpoint.name} has no {name}, and no other {self.what.name} has one for it")
+        return _clip_tokenizer(cls, json.loads(config.read_text(encoding="utf-8")))
+
+    def weight_bytes(self, name: str) -> int:
+        if name in self._parts:
+            return sum(self.header.tensors[tensor].size for tensor in self._tensors(name))
+        return self._beside.weight_bytes(name)
+
+    def anonymous(self, words: str) -> str:
+        return self._beside.anonymous(words).replace(str(self.checkpoint), self.checkpoint.name)
+
+    def identity(self, name: str) -> Hashable:
+        if name not in self._parts:
+            return self._beside.identity(name)
+        status = self.checkpoint.stat()
+        return str(self.checkpoint.resolve()), status.st_size, status.st_mtime_ns, name
+
+    def _place(self, name: str) -> Path:
+        return next((place for place in self._places if (place / name).exists()), self._places[-1])
+
+    def _tensors(self, name: str) -> list[str]:
+        """The names of a part's tensors in the file."""
+        prefix = self._parts[name]
+        return [tensor for tensor in self.header.tensors if tensor.startswith(prefix)]
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        with safe_open(self.checkpoint, framework="pt") as file:
+            return {tensor: file.get_tensor(tensor) for tensor in self._tensors(name)}
+
+    def _converted(self, name: str, cls: Any, config: dict[str, Any], network: nn.Module) -> dict[str, Tensor]:
+        """The weights of a part of diffusers', by its own names."""
+        weights, prefix = self._read(name), self._parts[name]
+        bare = {tensor.removeprefix(prefix): value for tensor, value in weights.items()}
+        if set(network.state_dict()) <= set(bare):
+            return bare
+        known = [entry for loadable, entry in SINGLE_FILE_LOADABLE_CLASSES.items() if loadable == cls.__name__]
+        if not known:
+            raise BadFiles(f"{name} cannot come from a single file")
+        convert = known[0]["checkpoint_mapping_fn"]
+        try:
+            # The converters of UNets and VAEs look for the prefix themselves; those of transformers stumble over it.
+            found: dict[str, Tensor] = convert(checkpoint=bare if name == "transformer" else weights, config=config)
+        except (KeyError, IndexError) as error:
+            raise BadFiles(f"{name} lacks weights, such as {error}") from error
+        return found
+
+    def _converted_text(self, name: str, network: nn.Module) -> dict[str, Tensor]:
+        """The weights of a text encoder, by the names of transformers."""
+        weights, prefix = self._read(name), self._parts[name]
+        if name == "text_encoder_2":
+            found: dict[str, Tensor] = single_file_utils.convert_open_clip_checkpoint(network, weights, prefix=prefix)
+        else:
+            found = single_file_utils.convert_ldm_clip_checkpoint(weights)
+        if not hasattr(network, "text_model"):
+            found = {tensor.removeprefix("text_model."): value for tensor, value in found.items()}
+        return found
+
+
+def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Give a network without numbers its weights.
+
+    Raises `BadFiles` if they are not all there or of another shape.
+    """
+    wanted = network.state_dict()
+    refuse_gaps(name, sorted(set(wanted) - set(weights)))
+    for tensor, place in wanted.items():
+        if weights[tensor].shape != place.shape:
+            is_there, should = tuple(weights[tensor].shape), tuple(place.shape)
+            raise BadFiles(f"{name}: {tensor} has the shape {is_there} and not {should}")
+    cast = {key: weights[key].to(dtype) if weights[key].is_floating_point() else weights[key] for key in wanted}
+    network.load_state_dict(cast, assign=True)
+
+
+def _clip_tokenizer(cls: Any, config: dict[str, Any]) -> Any:
+    """CLIP's tokenizer (https://github.com/openai/CLIP), from its merges, which are all that it was trained to."""
+    lines = (PACKS / "clip" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    letters = [chr(code) for code in chain(range(33, 127), range(161, 173), range(174, 256))]
+    letters += [chr(256 + index) for index in range(256 - len(letters))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *(line.replace(" ", "") for line in lines), START, END]
+    merges = [tuple(line.split(" ")) for line in lines]
+    return cls(
+        vocab={word: index for index, word in enumerate(words)},
+        merges=merges,
+        pad_token=config["pad_token"],
+        model_max_length=config["model_max_length"],
+    )
