@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Model, Request
 
-HYBRID = re.compile(r"([a-z0-9_+]+):[0-9]+\+([a-z0-9_+]+):[0-9]+")
+from .schedulers import is_hybrid, parse_hybrid
+
 SMALLEST_SIDE = 16
 """Pixels of a request's shorter side."""
 
@@ -51,6 +51,18 @@ def _reason_in_pictures(request: Request) -> ErrorInfo | None:
 
 
 def offers(schedulers: Sequence[str], name: str) -> bool:
-    """Whether a model with these schedulers has the one called `name`, or both of a hybrid as "ddim:30+ddpm:20"."""
-    hybrid = HYBRID.fullmatch(name)
-    return all(part in schedulers for part in (hybrid.groups() if hybrid else [name]))
+    """Whether a model with these schedulers has the one called `name`, or all of a hybrid as "ddim:30+ddpm:20"."""
+    if not is_hybrid(name):
+        return name in schedulers
+    try:
+        return bool(parse_hybrid(name, schedulers))
+    except ValueError:
+        return False
+
+
+def steps_of(request: Request, model: Model) -> int:
+    """The steps that a request takes of a model that offers its scheduler; a hybrid says how many they are."""
+    name = request.scheduler or model.default_scheduler
+    if is_hybrid(name):
+        return sum(stage.steps for stage in parse_hybrid(name, model.schedulers))
+    return request.steps or model.default_steps
