@@ -19,8 +19,8 @@ def refuse(request: Request, models: Mapping[str, Model], limits: Limits) -> Err
         return describe("unknown_model", detail=request.model)
     return (
         _reason_in_limits(request, limits)
-        or _reason_in_work(request, model, limits)
         or reason_to_refuse(request, model)
+        or _reason_in_work(request, model, limits)
     )
 
 
