@@ -28,6 +28,8 @@ from underpaint_protocol.messages import (
     Limits,
     Missing,
     Model,
+    Pull,
+    Pulling,
     Request,
     Resume,
     Resumed,
@@ -39,7 +41,7 @@ from underpaint_protocol.messages import (
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from .access.owners import Owner
+from .access.owners import OWNER, Owner
 from .admission import refuse, refuse_now, work_of
 from .book import Book, today
 from .hosts import Host
@@ -47,6 +49,7 @@ from .intake import Intake
 from .journal import JournalError
 from .outbox import Outbox, TileWanted
 from .pixels import MissingTile
+from .pulls import Pulls
 from .queue import JobQueue
 from .sessions import Job, Session
 from .tiles import StoreFull
@@ -66,6 +69,7 @@ class House:
     host: Host
     queue: JobQueue
     book: Book
+    pulls: Pulls
     log_prompts: bool = False
 
 
@@ -111,8 +115,17 @@ class Connection:
 
     def announce(self, message: Record) -> None:
         """Tell the client something that concerns no job; nothing before it said hello."""
-        if self._session is not None:
+        if self._session is None:
+            return
+        if isinstance(message, Pulling):
+            self.outbox.show(message)
+        else:
             self.outbox.put(message)
+
+    @property
+    def may_fetch(self) -> bool:
+        """Whether models are fetched for this client. It costs the daemon's machine its disk, so few may."""
+        return self.owner == OWNER
 
     # What comes in
 
@@ -167,6 +180,9 @@ class Connection:
         host = self._house.host
         self.outbox.put(Welcome(SERVER, self._session.id, host.worker, host.models(), self._limits))
         self.outbox.follow(self._session, 0)
+        if self.may_fetch:
+            for pulling in self._house.pulls.current:
+                self.announce(pulling)
 
     @answer.register
     async def _resume(self, resume: Resume) -> None:
@@ -232,6 +248,28 @@ class Connection:
         job = self.session.jobs.get(acknowledge.job)
         if job is not None and job.state.ended:
             self._book.forget(job)
+
+    # Models
+
+    @answer.register
+    async def _pull(self, pull: Pull) -> None:
+        model = next((model for model in self._house.host.models() if model.id == pull.model), None)
+        if not self.may_fetch:
+            self._refuse(None, "may_not_fetch", model=pull.model)
+        elif model is None:
+            self._refuse(None, "unknown_model", detail=pull.model)
+        elif pull.stop:
+            if not self._house.pulls.stop(model.id):
+                self.announce(Pulling(model.id, 0, max(1, model.download), stopped=True))
+        elif self._house.queue.draining:
+            self._refuse(None, "shutting_down")
+        elif model.state == "unfit":
+            self._refuse(None, "model_unfit", model=model.name, detail=model.detail)
+        elif model.state == "ready":
+            total = max(1, model.download)
+            self.announce(Pulling(model.id, total, total))
+        else:
+            self.announce(self._house.pulls.pull(model))
 
     # A submit
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from underpaint_protocol.errors import describe
 from underpaint_protocol.locations import DEFAULT_PORT, data_folder
-from underpaint_protocol.messages import MAX_FRAME, REVOKED, SUBPROTOCOL, Limits, Status, Worker
+from underpaint_protocol.messages import MAX_FRAME, REVOKED, SUBPROTOCOL, Limits, Models, Pulling, Status, Worker
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -27,6 +27,7 @@ from .connection import Connection, House
 from .hosts import Host
 from .journal import Journal
 from .memory import give_back, keep_in_shape
+from .pulls import Pulls
 from .queue import JobQueue
 from .tiles import TileStore
 
@@ -76,7 +77,12 @@ class Daemon:
         store = TileStore(options.home / "tiles", options.keep_bytes)
         self._book = Book(journal, store, Keep(options.keep_seconds))
         self._queue = JobQueue(host, self._book)
-        self._house = House(host, self._queue, self._book, options.log_prompts)
+        self._pulls = Pulls(host.fetch, self._tell_pulling, self._look_at_models)
+        self._house = House(host, self._queue, self._book, self._pulls, options.log_prompts)
+        self._models = host.models()
+        """As clients know them."""
+        self._look_now = asyncio.Event()
+        """What fits is known only once the worker is there."""
         self._connections: set[Connection] = set()
 
     @contextlib.asynccontextmanager
@@ -107,7 +113,13 @@ class Daemon:
             ) as server:
                 for job in waiting:
                     await self._queue.add(job)
-                chores = (self._queue.work(), self._do_chores(), self._catch_up())
+                chores = (
+                    self._queue.work(),
+                    self._pulls.work(),
+                    self._do_chores(),
+                    self._catch_up(),
+                    self._watch_models(),
+                )
                 tasks = [asyncio.create_task(chore) for chore in chores]
                 await self._host.start(self._tell)
                 try:
@@ -166,7 +178,7 @@ class Daemon:
         self._queue.draining = True
         for connection in self._connections:
             connection.announce(Status(self._host.worker, draining=True))
-        await self._queue.drain(self._options.drain_seconds)
+        await asyncio.gather(self._queue.drain(self._options.drain_seconds), self._pulls.close())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -209,9 +221,36 @@ class Daemon:
         for connection in [other for other in self._connections if other.digest not in digests]:
             await connection.close(REVOKED, "the token was taken back")
 
+    async def _watch_models(self) -> None:
+        """Notice soon when a folder of models changes, and at once when the worker says how much memory there is."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), CHORES_INTERVAL)
+            self._look_now.clear()
+            try:
+                await self._look_at_models()
+            except Exception:
+                log.exception("the models could not be looked at")
+
+    async def _look_at_models(self) -> None:
+        """Tell everybody what can be run here, if that changed."""
+        await self._host.refresh()
+        models = self._host.models()
+        if models != self._models:
+            self._models = models
+            for connection in self._connections:
+                connection.announce(Models(models))
+
+    def _tell_pulling(self, pulling: Pulling) -> None:
+        for connection in self._connections:
+            if connection.may_fetch:
+                connection.announce(pulling)
+
     def _tell(self, worker: Worker) -> None:
         for connection in self._connections:
             connection.announce(Status(worker, draining=self._queue.draining))
+        if worker.state == "ready":
+            self._look_now.set()
 
 
 async def serve_until_signal(daemon: Daemon, on_listening: Callable[[str], None]) -> None:

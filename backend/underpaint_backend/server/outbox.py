@@ -1,7 +1,8 @@
 """What is to be sent on one connection, in four lanes.
 
 Answers go first. Then the state of the session's jobs, in order and without gaps: these are read from the session's
-log, so they wait there and not here. Then the newest previews and queue places, one slot each. Last come the tiles
+log, so they wait there and not here. Then the newest previews, queue places and news of models on their way, one slot
+each. Last come the tiles
 that the client fetches, which are read from the disk one at a time, when the line is free for them.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from underpaint_protocol.fields import Record
-from underpaint_protocol.messages import Missing, Preview
+from underpaint_protocol.messages import Missing, Preview, Pulling
 
 from .sessions import Session
 
@@ -80,8 +81,8 @@ class Outbox:
         self.wake()
 
     def show(self, message: Record) -> None:
-        """Put a preview or a queue place into its slot, where it takes the place of an older one."""
-        name: str = message.job  # type: ignore[attr-defined]
+        """Put a preview, a queue place or news of a model into its slot, where it takes the place of an older one."""
+        name: str = message.model if isinstance(message, Pulling) else message.job  # type: ignore[attr-defined]
         index = message.index if isinstance(message, Preview) else 0
         self._slots[name, type(message).__name__, index] = message
         self.wake()

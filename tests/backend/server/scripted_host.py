@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass, field
 
 from underpaint_backend.server.hosts import Host
+from underpaint_backend.server.pulls import FetchFailed, Progress
 from underpaint_backend.worker.interface import Memory
+from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import Done, Model, Submit, Tile, Worker
 
@@ -38,6 +41,12 @@ class ScriptedHost:
 
     def models(self) -> tuple[Model, ...]:
         return ()
+
+    async def refresh(self) -> None:
+        """There is nothing that could change."""
+
+    def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
+        raise FetchFailed(describe("unknown_model", detail=model))
 
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         """There is nothing to start."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
 from underpaint_protocol.fields import Record
@@ -112,6 +115,47 @@ async def test_a_worker_that_hangs_and_is_left_is_killed(host: LocalHost, monkey
         await messages.aclose()
     assert isinstance((await run(host, JOB))[-1], Done)
     assert worker_of(host) != first
+
+
+async def test_models_that_come_and_go_are_noticed(tmp_path: Path) -> None:
+    """A folder that appears is in the list after the next look, and out of it when it is gone."""
+    running = LocalHost(LocalOptions(device="cpu", threads=1, model_roots=(tmp_path,)))
+    before = running.models()
+    folder = described(tmp_path / "mine", id="mine")
+    assert running.models() == before
+    await running.refresh()
+    assert [model.id for model in running.models() if model not in before] == ["mine"]
+    shutil.rmtree(folder)
+    await running.refresh()
+    assert running.models() == before
+
+
+async def test_what_does_not_fit_is_known_when_the_worker_is_there(tmp_path: Path) -> None:
+    """A model that needs more memory than there is becomes unfit, and says why; the others stay as they are."""
+    described(tmp_path / "huge", id="huge", memory=1 << 49)
+    running = LocalHost(LocalOptions(device="cpu", threads=1, model_roots=(tmp_path,)))
+    await running.refresh()
+    assert {model.state for model in running.models() if model.id == "huge"} == {"ready"}
+    ready = asyncio.Event()
+    await running.start(lambda worker: ready.set() if worker.state == "ready" else None)
+    async with asyncio.timeout(90):
+        await ready.wait()
+    await running.refresh()
+    models = {model.id: model for model in running.models()}
+    await running.close()
+    assert models["huge"].state == "unfit"
+    assert "GiB" in models["huge"].detail
+    assert models["primer-inpaint"].state == "ready"
+
+
+def described(folder: Path, **changes: object) -> Path:
+    """A folder that says it holds a model."""
+    primer = default_roots()[0] / "primer_inpaint"
+    folder.mkdir()
+    shutil.copy(primer / "model_index.json", folder)
+    wire = {**json.loads((primer / DESCRIPTION).read_text()), **changes}
+    (folder / DESCRIPTION).write_text(json.dumps(wire))
+    return folder
 
 
 def many_tiles() -> list[Tile]:

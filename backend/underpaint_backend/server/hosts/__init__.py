@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Protocol
 
@@ -9,13 +10,20 @@ from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import Model, Submit, Tile, Worker
 
 from ...worker.interface import Memory
+from ..pulls import Progress
 
 
 class Host(Protocol):
     """A place that runs jobs."""
 
     def models(self) -> tuple[Model, ...]:
-        """What can run here. Answers at once, also while the worker is starting."""
+        """What can run here, or could. Answers at once, also while the worker is starting."""
+
+    async def refresh(self) -> None:
+        """Look again at what models there are, and how they fit into the worker's memory."""
+
+    def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
+        """Fetch the files of a model that is absent, as `pulls.Fetch` says. Blocks: it has a thread of its own."""
 
     @property
     def capacity(self) -> int:

@@ -12,18 +12,27 @@ import contextlib
 import logging
 import signal
 import sys
+import threading
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import MalformedMessage, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, Cancel, Cancelled, Failed, Model, Submit, Tile, Worker
 
-from ...models.catalog import default_roots, find_models
+from ...models.catalog import Entry, default_roots, find_models
+from ...models.download import Download
+from ...models.exceptions import DownloadCancelled, ModelError
+from ...models.fitness import fitted
+from ...models.hub import settings
+from ...models.offers import Offer, offers
+from ...models.store import Store, cache_folder
 from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, frame, vocabulary
+from ..pulls import FetchFailed, Progress
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +80,11 @@ class LocalHost:
     capacity = 1
 
     def __init__(self, options: LocalOptions) -> None:
-        roots = (*default_roots(), *options.model_roots)
-        self._models = tuple(entry.model for entry in find_models(roots).values())
-        self._command = _command(options, roots)
+        self._roots = (*default_roots(), *options.model_roots)
+        self._entries = find_models(self._roots)
+        self._models = _known(self._entries)
+        self._room: Memory | None = None
+        self._command = _command(options, self._roots)
         self._worker = Worker("starting")
         self._on_change: Callable[[Worker], None] = lambda worker: None
         self._changed = asyncio.Event()
@@ -85,12 +96,36 @@ class LocalHost:
     def models(self) -> tuple[Model, ...]:
         return self._models
 
+    async def refresh(self) -> None:
+        self._entries = await asyncio.to_thread(find_models, self._roots)
+        if self._room is None:
+            with contextlib.suppress(TimeoutError):  # The worker hangs; it is asked again the next time.
+                memory = await asyncio.wait_for(self.free_memory(), GRACE)
+                self._room = _room_for_weights(self._worker.device, memory)
+        models = _known(self._entries)
+        self._models = fitted(models, self._room.free, self._room.total) if self._room is not None else models
+
+    def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
+        try:
+            offer = offers().get(model)
+            if offer is None:
+                raise FetchFailed(describe("unknown_model", detail=model))
+            Download(offer, Store(cache_folder()), settings()).run(on_progress, left_off)
+        except DownloadCancelled:
+            return False
+        except ModelError as error:
+            raise FetchFailed(error.info) from error
+        except ValueError as error:  # What the user wrote into the catalog or the environment makes no sense.
+            raise FetchFailed(describe("download_failed", model=model, detail=error)) from error
+        return True
+
     @property
     def worker(self) -> Worker:
         return self._worker
 
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         self._on_change = on_change
+        logging.getLogger(find_models.__module__).addFilter(_Once())
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
@@ -254,6 +289,44 @@ async def _send(process: Process, *messages: Record) -> None:
         for message in messages:
             process.stdin.write(frame(message))
             await process.stdin.drain()
+
+
+def _known(entries: Mapping[str, Entry]) -> tuple[Model, ...]:
+    """The models, and of those whose licence has to be accepted first, where."""
+    try:
+        known = offers()
+    except (OSError, ValueError):  # which the catalog has written into the log
+        known = {}
+    return tuple(_with_address(entry.model, known.get(entry.model.id)) for entry in entries.values())
+
+
+def _with_address(model: Model, offer: Offer | None) -> Model:
+    if not model.gated or model.state != "absent" or offer is None or not offer.urls:
+        return model
+    return replace(model, detail=f"its files have to be fetched, once its licence is accepted at {offer.urls[0]}")
+
+
+class _Once(logging.Filter):
+    """What is damaged is looked at again and again, and written into the log once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        sentence = record.getMessage()
+        if sentence in self._said:
+            return False
+        self._said.add(sentence)
+        return True
+
+
+def _room_for_weights(device: str, memory: Memory | None) -> Memory | None:
+    """Where models can be while they are used: weights wait in RAM where the device has a memory of its own."""
+    if memory is None or not device.startswith("cuda"):
+        return memory
+    ram = psutil.virtual_memory()
+    return Memory(memory.free + ram.available, memory.total + ram.total)
 
 
 def _kill(process: Process) -> None:
