@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from underpaint_protocol.client import ClientSession, Event, Picture, preferred_encodings
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.locations import DEFAULT_PORT, token_file
-from underpaint_protocol.messages import TERMINAL, Cancelled, Error, Failed, Request, Status, Welcome, Worker
+from underpaint_protocol.messages import TERMINAL, Cancelled, Error, Failed, Pulling, Request, Status, Welcome, Worker
+from underpaint_protocol.pulls import REFUSALS, is_over
 
 from .dialing import Address, Refused, is_local
 from .line import Line
@@ -32,6 +33,7 @@ class Client:
         self._session = session
         self._line: Line | None = None
         self._mailboxes: dict[str, Mailbox] = {}
+        self._pulls: dict[str, Mailbox] = {}
         self._generating: set[str] = set()
         self._abandoned: set[str] = set()
         self._ended: ErrorInfo | None = None
@@ -143,6 +145,33 @@ class Client:
                     raise Refused(describe("unknown_job"))
         return pictures
 
+    async def pull(self, model: str) -> AsyncGenerator[Pulling, None]:
+        """Have the daemon fetch a model, and yield how far it is; the last one is its end, with an error perhaps.
+
+        Whoever leaves before leaves the download alone, as `stop_pull` does not. Raises `Refused` if this token may not
+        fetch models, if there is no such model, and if the connection is lost for good.
+        """
+        self._insist()
+        mailbox = self._pulls[model] = Mailbox()
+        self._session.pull(model)
+        self._wake()
+        try:
+            while True:
+                news = await mailbox.take()
+                if isinstance(news, Error):
+                    raise Refused(news.error)
+                assert isinstance(news, Pulling)
+                yield news
+                if is_over(news):
+                    return
+        finally:
+            self._pulls.pop(model, None)
+
+    def stop_pull(self, model: str) -> None:
+        """Have the daemon leave off fetching a model, which ends its `pull`; what came is kept."""
+        self._session.pull(model, stop=True)
+        self._wake()
+
     async def cancel(self, job: str) -> None:
         """Ask to stop a job, which still ends with its events; nothing happens to one that has ended."""
         self._session.cancel(job)
@@ -178,6 +207,12 @@ class Client:
         job: str | None = getattr(event, "job", None)
         if isinstance(event, Status):
             self._worker = event.worker
+        elif isinstance(event, Pulling):
+            if event.model in self._pulls:
+                self._pulls[event.model].put(event)
+        elif isinstance(event, Error) and job is None and event.error.code in REFUSALS and self._pulls:
+            for mailbox in self._pulls.values():
+                mailbox.put(event)
         elif job in self._abandoned:
             self._let_go(job, event)
         elif isinstance(event, Error) and job not in self._mailboxes:
@@ -193,7 +228,7 @@ class Client:
 
     def _end(self, error: ErrorInfo) -> None:
         self._ended = error
-        for mailbox in self._mailboxes.values():
+        for mailbox in (*self._mailboxes.values(), *self._pulls.values()):
             mailbox.close(error)
 
     async def _keep(self, line: Line) -> None:
