@@ -89,12 +89,13 @@ class Worker:
                 self._previews.show(job.submit.job, step.number, model.projection(step.x0))
             progress.report("denoising", step.number / step.total, step.number, step.total)
 
-        painted = paint(model, painting, Observer(progress.report, on_step), job.cancelled)
+        notices = _notice_of_cut(model, request.prompt)
+        painted = paint(model, painting, Observer(progress.report, on_step, notices.append), job.cancelled)
         for index, (seed, picture) in enumerate(zip(painting.seeds, painted, strict=True)):
             progress.report("compositing", index / len(painted))
             self._send(job, index, seed, pictures.finished(picture))
         progress.report("compositing", 1.0)
-        return tuple(_notice_of_cut(model, request.prompt))
+        return tuple(notice[:500] for notice in notices[:8])
 
     def _entry(self, model: str) -> Entry:
         entry = find_models(self._roots).get(model)
