@@ -225,6 +225,12 @@ def test_fill_has_no_place_for_references() -> None:
         family_of("fill").encode_reference(torch.zeros(1, 3, 16, 16))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_kontext_sees_the_canvas(variant: str) -> None:
+    """Kontext is known by its pipeline's name, and wants the canvas as its first reference."""
+    assert family_of(variant).sees_canvas == (variant == "kontext")
+
+
 def test_an_edit_in_a_selection_keeps_what_is_around_it() -> None:
     """Outside the selection, the latents are the canvas' own when Kontext is done."""
     found = painted("kontext", TASKS["kontext"][2], "euler")

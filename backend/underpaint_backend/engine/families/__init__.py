@@ -68,9 +68,6 @@ class Family(ABC):
     NETWORKS: ClassVar[Mapping[str, Network]]
     """The networks of the family, by their names in diffusers' layout."""
 
-    sees_canvas: ClassVar[bool] = False
-    """Whether the model paints better into a selection if the canvas is its first reference."""
-
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.device = parts.device
@@ -120,6 +117,11 @@ class Family(ABC):
     @abstractmethod
     def takes_mask(self) -> bool:
         """Whether the denoiser was trained to fill masks. For others, the loop keeps the surroundings."""
+
+    @property
+    def sees_canvas(self) -> bool:
+        """Whether the model paints better into a selection if the canvas is its first reference."""
+        return False
 
     @property
     def networks(self) -> Sequence[nn.Module]:

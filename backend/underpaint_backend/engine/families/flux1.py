@@ -6,8 +6,8 @@ schnell  nothing; it was distilled to a few steps and ignores guidance (its conf
 dev      a guidance scale, which was distilled into it: there is no negative prompt
 Fill     the picture with the selection blanked and the selection itself, as more channels of each token (384, not 64)
 Redux    reference pictures as more tokens of text: a model that has the parts `image_encoder` and `image_embedder`
-Kontext  reference pictures as more tokens of picture. Nothing in its files tells it from dev: the catalog does, which
-         grants references only to models that were made for them
+Kontext  reference pictures as more tokens of picture. Its networks are configured as dev's, and only the name of its
+         pipeline tells them apart: that the catalog grants it references is what counts
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Flux1(Family):
         self.scheduler_config = self._config_for_flows()
         self.vae_config = self._config_of_vae()
         self.is_redux = self._has_redux()
+        self.is_kontext = "Kontext" in str(self.parts.config("model_index").get("_class_name"))
         _ = self.clip_tokenizer, self.t5_tokenizer
 
     def _config_for_flows(self) -> dict[str, Any]:
@@ -125,6 +126,11 @@ class Flux1(Family):
     @property
     def takes_mask(self) -> bool:
         return self.fills
+
+    @property
+    def sees_canvas(self) -> bool:
+        """Kontext paints into a selection with the canvas before its eyes, as the classic pipeline does."""
+        return self.is_kontext
 
     @property
     def most_tokens(self) -> int:
