@@ -1,19 +1,368 @@
-"""`underpaint models`: what can be painted with here."""
+"""`underpaint models`: what can be painted with here, what could be, and how it gets here."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
 
-from ..models.catalog import default_roots, find_models
+from underpaint_protocol.exceptions import InvalidField
+
+from ..models import adding
+from ..models.catalog import Entry, default_roots, find_models, locate
+from ..models.download import Download, Progress, in_gb
+from ..models.exceptions import ModelError
+from ..models.hub import Hub, HubError, Line, Settings, settings
+from ..models.offers import REPOSITORY, Offer, Source, offers
+from ..models.removal import remove
+from ..models.selection import needed
+from ..models.store import Store, cache_folder
+from ..models.verify import discard, verify
+from . import CommandError
+
+QUIET_INTERVAL = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`models` has no options."""
+    """Declare the actions; without one, the models are listed."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="list the models that are here and those that can be fetched")
+    show = actions.add_parser("show", help="say everything about a model")
+    show.add_argument("model", metavar="MODEL")
+    pull = actions.add_parser("pull", help="fetch models; what was begun goes on where it stopped")
+    pull.add_argument("models", nargs="+", metavar="MODEL")
+    pull.add_argument("--update", action="store_true", help="ask whether there is a newer one")
+    _add_hub(pull)
+    add = actions.add_parser("add", help="add a model of the hub, or a folder of this machine, to the list")
+    add.add_argument("model", metavar="MODEL", help="what it shall be called: small letters, digits, . _ - / :")
+    add.add_argument("where", metavar="OWNER/NAME|FOLDER", help="a repository of the hub, or a folder")
+    add.add_argument("--name", help="how it is shown")
+    add.add_argument("--family", choices=tuple(adding.FAMILIES), help="instead of the one that its pipeline tells")
+    add.add_argument("--revision", default="main", help="a branch or a commit of the repository")
+    add.add_argument("--variant", default="fp16", help="which weights, where there are several (default: fp16)")
+    add.add_argument("--licence", default="", help="shown in the list")
+    _add_hub(add)
+    remove_ = actions.add_parser("remove", help="delete a model's files, but for what other models need")
+    remove_.add_argument("model", metavar="MODEL")
+    remove_.add_argument("--yes", action="store_true", help="do not ask")
+    check = actions.add_parser("verify", help="read every byte again and compare it with its hash")
+    check.add_argument("models", nargs="*", metavar="MODEL", help="all that are here, if none is named")
+    check.add_argument("--repair", action="store_true", help="fetch again what is damaged or missing")
+    _add_hub(check)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one line for each model."""
+    """Do what was asked; the exit code is 1 if the hub, the disk or the files were not as they should be."""
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "list": _list,
+        "show": _show,
+        "pull": _pull,
+        "add": _add,
+        "remove": _remove,
+        "verify": _verify,
+    }
+    try:
+        return actions[arguments.action or "list"](arguments)
+    except ModelError as error:
+        print(f"underpaint: {error.info.message}\n{error.info.hint}", file=sys.stderr)
+        return 1
+
+
+def _add_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", metavar="URL", help="another hub, or a mirror (default: HF_ENDPOINT, or the hub)")
+    parser.add_argument("--hub-token", metavar="TOKEN", help="for gated models (default: HF_TOKEN, or the hub's file)")
+    parser.add_argument("--offline", action="store_true", help="ask nobody; use what is here")
+
+
+# list and show
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    rows = [("MODEL", "NAME", "STATE", "SIZE", "LICENCE")]
     for entry in find_models(default_roots()).values():
         model = entry.model
-        print(f"{model.id:24} {model.name:32} {', '.join(model.tasks):28} {model.licence}")
+        size = in_gb(_bytes_here(entry)) if model.state == "ready" else in_gb(model.download) if model.download else ""
+        licence = f"{model.licence} (to be accepted)" if model.gated else model.licence
+        rows.append((model.id, model.name, model.state, size, licence))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column == 3 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        print("  ".join([*cells, row[4]]).rstrip())
+    if any(row[2] == "absent" for row in rows):
+        print("\nWhat is absent is fetched with “underpaint models pull MODEL”.")
     return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    entry, offer = _entry(arguments.model), _offers().get(arguments.model)
+    model = entry.model
+    lines = {
+        "name": model.name,
+        "state": f"{model.state}{': ' if model.detail else ''}{model.detail}",
+        "family": model.family,
+        "tasks": ", ".join(task.replace("_", " ") for task in model.tasks),
+        "licence": f"{model.licence or 'not known'}{', which has to be accepted on its page' if model.gated else ''}",
+        "paints best at": f"{model.native_area / 1e6:.2g} megapixels, sides a multiple of {model.size_multiple}",
+        "steps": f"{model.default_steps}, with guidance {model.default_guidance:g} and {model.default_scheduler}",
+        "schedulers": ", ".join(model.schedulers),
+        "references": f"up to {model.max_references}" if model.max_references else "none",
+    }
+    if offer is not None and offer.memory:
+        lines["memory"] = ", ".join(f"{in_gb(size)} in {name}" for name, size in offer.memory.items())
+    if model.state == "ready":
+        lines["files"] = f"{in_gb(_bytes_here(entry))} in {entry.folder}"
+        lines.update({f"its {part}": str(path) for part, path in entry.elsewhere.items()})
+    elif model.download:
+        lines["to fetch"] = in_gb(model.download)
+    for source in offer.sources if offer is not None else ():
+        lines[f"from {source.repository}"] = f"{source.revision}, https://huggingface.co/{source.repository}"
+    print(model.id)
+    for name, what in lines.items():
+        print(f"    {name}: {what}")
+    return 0
+
+
+def _bytes_here(entry: Entry) -> int:
+    folders = {entry.folder, *entry.elsewhere.values()}
+    files = {path.resolve() for folder in folders for path in (folder.rglob("*") if folder.is_dir() else [folder])}
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+# pull
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    how = _settings(arguments)
+    wanted = [_offer(name) for name in arguments.models]
+    for offer in wanted:
+        _fetch(offer, how, arguments.update)
+    return 0
+
+
+def _fetch(offer: Offer, how: Settings, update: bool = False) -> None:
+    name, store = offer.model.id, _store()
+    if not update and locate(offer, store, default_roots()).model.state == "ready":
+        print(f"{name} is here already.")
+        return
+    screen = _Screen()
+    try:
+        Download(offer, store, how, update=update).run(screen.show, Event())
+    except KeyboardInterrupt:
+        screen.end()
+        print(f"Stopped. What came is kept; “underpaint models pull {name}” goes on from there.", file=sys.stderr)
+        raise
+    except ModelError:
+        screen.end()
+        raise
+    screen.end()
+    print(f"{name} is here.")
+
+
+class _Screen:
+    """One line that changes, or a line now and then where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._said = -QUIET_INTERVAL
+
+    def show(self, progress: Progress) -> None:
+        """Say how far it is."""
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{in_words(progress)[:width]:{width}}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._said >= QUIET_INTERVAL:
+            self._said = time.monotonic()
+            print(in_words(progress), file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line that changes."""
+        if self._terminal:
+            print(file=sys.stderr)
+
+
+def in_words(progress: Progress) -> str:
+    """As "4.2 GB of 15.9 GB, 26 %, 11.2 MB/s, 17 min left: transformer/...safetensors"."""
+    share = 100 * progress.done // max(progress.total, 1)
+    words = [f"{in_gb(progress.done)} of {in_gb(progress.total)}", f"{share} %"]
+    if progress.bytes_per_second > 0:
+        words.append(f"{in_gb(progress.bytes_per_second)}/s")
+    if progress.seconds_left is not None:
+        words.append(f"{_time(progress.seconds_left)} left")
+    return f"{', '.join(words)}: {progress.file}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# add
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    name, where = arguments.model, arguments.where
+    if name in find_models(default_roots()) and not _is_own(name):
+        raise CommandError(f"there is a model called {name} already; choose another name")
+    try:
+        folder = Path(where).expanduser()
+        is_folder = folder.is_dir() or where.startswith((".", "/", "~")) or not REPOSITORY.fullmatch(where)
+        table = adding.folder_table(name, folder, arguments.family) if is_folder else _table(arguments)
+        for key in ("name", "licence"):
+            if getattr(arguments, key):
+                table[key] = getattr(arguments, key)
+        offer = adding.add(table)
+    except (OSError, ValueError, InvalidField) as error:
+        raise CommandError(str(error)) from None
+    print(f"{name} is in the list: a model of the family {offer.model.family}.")
+    if offer.folder is None:
+        print(f"Fetch it with “underpaint models pull {name}” ({in_gb(offer.model.download)}).")
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> dict[str, object]:
+    """An entry for a repository, as its `model_index.json` and its list of files tell. Raises `ValueError`."""
+    how = _settings(arguments)
+    if how.offline:
+        raise ValueError("what a repository holds can only be asked of the hub, and working offline was asked for")
+    source = Source(arguments.where, ("*", "*/*"), arguments.revision, arguments.variant)
+    hub = Hub(how, Event(), Line())
+    try:
+        commit = source.revision if source.pinned else hub.commit(source.repository, source.revision)
+        tree = hub.tree(source.repository, commit)
+        if "model_index.json" not in tree.files:
+            raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
+        with hub.opened(source.repository, commit, "model_index.json", 0) as response:
+            index = adding.read_index(response.read(1 << 20))
+    except HubError as error:
+        raise ValueError(f"{how.endpoint} does not tell what {source.repository} is: {error}") from None
+    described = adding.describe_pipeline(index, arguments.family)
+    wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)
+    size = sum(tree.files[path].size for path in needed(wanted, tree.files))
+    named = {"id": arguments.model, "name": arguments.where.partition("/")[2]}
+    return {
+        **named,
+        **described,
+        "download": size,
+        "repository": wanted.repository,
+        "revision": wanted.revision,
+        "variant": wanted.variant,
+    }
+
+
+# remove
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    offer, store = _offer(arguments.model), _store()
+    name = offer.model.id
+    if offer.folder is not None:
+        _sure(arguments.yes, f"Take {name} out of the list? Its folder {offer.folder} stays.")
+        adding.forget(name)
+        print(f"{name} is out of the list. Its folder {offer.folder} was not touched.")
+        return 0
+    _sure(arguments.yes, f"Delete the files of {name}?")
+    removed = remove(offer, store, _offers().values())
+    if _is_own(name):
+        adding.forget(name)
+    print(f"{in_gb(removed.freed)} are free again.")
+    if removed.kept_for:
+        print(f"What {', '.join(removed.kept_for)} needs as well was kept.")
+    entry = find_models(default_roots()).get(name)
+    if entry is not None and entry.model.state == "ready":
+        print(f"{name} can still be used, from {entry.folder}.")
+    return 0
+
+
+def _sure(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("nobody is there to be asked; say --yes")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was changed")
+
+
+# verify
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    store, how = _store(), _settings(arguments)
+    here = [offer for offer in _offers().values() if any(store.likeliest(source) for source in offer.sources)]
+    chosen = [_offer(name) for name in arguments.models] or here
+    good = True
+    for offer in chosen:
+        good &= _verify_one(offer, store, how, arguments.repair)
+    if not chosen:
+        print("No model was fetched from the hub.")
+    return 0 if good else 1
+
+
+def _verify_one(offer: Offer, store: Store, how: Settings, repair: bool) -> bool:
+    name = offer.model.id
+    if offer not in [offer for source in offer.sources if store.likeliest(source)]:
+        print(f"{name}: nothing of it came from the hub, so there are no hashes to compare with.")
+        return offer.folder is not None
+    findings = verify(offer, store, lambda path, size: None, Event())
+    for finding in findings:
+        print(f"{name}: {finding.file.path} is {finding.problem}")
+    bad = [finding for finding in findings if finding.problem != "unknown"]
+    if not bad:
+        print(f"{name}: all is well.")
+    elif repair:
+        discard(bad, store)
+        _fetch(offer, how)
+        return True
+    else:
+        print(f"“underpaint models verify --repair {name}” fetches it again.")
+    return not bad
+
+
+# What all of them ask
+
+
+def _store() -> Store:
+    return Store(cache_folder())
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    try:
+        return settings(arguments.endpoint, arguments.hub_token, arguments.offline)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _offers() -> dict[str, Offer]:
+    try:
+        return offers()
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _is_own(name: str) -> bool:
+    offer = _offers().get(name)
+    return offer is not None and offer.own
+
+
+def _offer(name: str) -> Offer:
+    offer = _offers().get(name)
+    if offer is not None:
+        return offer
+    if name in find_models(default_roots()):
+        raise CommandError(f"{name} lies in a folder of models, and comes from nowhere else")
+    raise CommandError(f"there is no model called {name}; “underpaint models” lists them")
+
+
+def _entry(name: str) -> Entry:
+    entry = find_models(default_roots()).get(name)
+    if entry is None:
+        raise CommandError(f"there is no model called {name}; “underpaint models” lists them")
+    return entry

@@ -129,6 +129,21 @@ class Store:
                 return snapshot
         return None
 
+    def likeliest(self, source: Source) -> str | None:
+        """The commit of which there is most likely something here, whole or not; None if there is nothing."""
+        commits = [commit for commit in self._commits(source) if self.snapshot(source.repository, commit).is_dir()]
+        whole = (commit for commit in commits if self.is_whole(source, commit))
+        return next(whole, commits[0] if commits else None)
+
+    def commits(self, name: str) -> list[str]:
+        """All commits of a repository of which there is something here."""
+        return sorted(path.name for path in self.snapshot(name, "").glob("*") if COMMIT.fullmatch(path.name))
+
+    def paths(self, name: str, commit: str) -> list[str]:
+        """The files in a snapshot."""
+        snapshot = self.snapshot(name, commit)
+        return [path.relative_to(snapshot).as_posix() for path in _files_below(snapshot)]
+
     def is_whole(self, source: Source, commit: str) -> bool:
         """Whether a snapshot has every file that `source` needs: by its list, or by looking where there is none."""
         snapshot = self.snapshot(source.repository, commit)
@@ -200,10 +215,8 @@ class Store:
         name = source.repository
         snapshot, kept = self.snapshot(name, commit), set(keep)
         freed, blobs = 0, {self.blob(name, file) for file in self.listing(source, commit) or ()}
-        for path in list(_files_below(snapshot)):
-            inside = path.relative_to(snapshot).as_posix()
-            if inside in kept or not needed(source, [inside]):
-                continue
+        for inside in set(needed(source, self.paths(name, commit))) - kept:
+            path = snapshot / inside
             if path.is_symlink():
                 blobs.add(path.resolve())
             else:

@@ -1,0 +1,162 @@
+"""One's own entries: a repository of the hub or a folder of this machine, written into `models.toml`.
+
+What a model is tells its `model_index.json`, by the name of its diffusers pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .offers import Offer, offer_of, own_file, read_offers
+from .schedulers import names
+
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of a pipeline that no family asks for, unless it sees reference pictures."""
+
+DIFFUSION = {"default_steps": 25, "default_scheduler": "dpm++2m", "size_multiple": 8}
+FLOW = {"default_steps": 28, "default_scheduler": "euler", "size_multiple": 16, "native_area": 1 << 20}
+PAINTING = ["text_to_image", "image_to_image", "inpaint"]
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "stable_diffusion": {**DIFFUSION, "native_area": 512 * 512, "default_guidance": 7.5, "tasks": PAINTING},
+    "stable_diffusion_xl": {**DIFFUSION, "native_area": 1 << 20, "default_guidance": 5.0, "tasks": PAINTING},
+    "flux1": {**FLOW, "default_guidance": 3.5, "tasks": PAINTING},
+    "flux2": {**FLOW, "default_guidance": 4.0, "tasks": [*PAINTING, "edit"], "max_references": 4},
+    "classic": {**FLOW, "default_guidance": 4.0, "schedulers": list(names("flow"))},
+}
+"""What suits the models of a family, where nobody says otherwise."""
+
+PIPELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (r"StableDiffusionXL(Img2Img|Inpaint)?Pipeline", "stable_diffusion_xl", {}),
+    (r"StableDiffusion(Img2Img|Inpaint)?Pipeline", "stable_diffusion", {}),
+    (r"Flux2Klein(Inpaint|KV)?Pipeline", "flux2", {}),
+    (r"Flux2Pipeline", "flux2", {"max_references": 6}),
+    (r"FluxFillPipeline", "flux1", {"tasks": ["inpaint"], "default_steps": 50, "default_guidance": 30.0}),
+    (
+        r"FluxKontext(Inpaint)?Pipeline",
+        "flux1",
+        {"tasks": ["edit", "text_to_image", "inpaint"], "default_guidance": 2.5, "max_references": 1},
+    ),
+    (r"Flux(Img2Img|Inpaint)?Pipeline", "flux1", {}),
+)
+
+
+def describe_pipeline(index: Mapping[str, Any], family: str | None = None) -> dict[str, Any]:
+    """The family, the defaults and the files of a model, told from its `model_index.json`.
+
+    Raises `ValueError` if it is none, or if there is no such family.
+    """
+    name = index.get("_class_name")
+    if not isinstance(name, str):
+        raise ValueError("its model_index.json names no pipeline")
+    found, special = _family_of(name)
+    if family is not None and family != found:
+        found, special = family, {}
+    if found not in FAMILIES:
+        raise ValueError(f"there is no family “{found}”; there are {', '.join(FAMILIES)}")
+    table = {"family": found, **FAMILIES[found], **special, "files": _files(index)}
+    if index.get("is_distilled") is True:
+        table.update(default_steps=4, default_guidance=1.0)
+    table.setdefault("tasks", [_task_of(name)])
+    return table
+
+
+def read_index(data: bytes) -> dict[str, Any]:
+    """The object in a `model_index.json`. Raises `ValueError` if it is none."""
+    try:
+        index = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("its model_index.json is damaged") from None
+    if not isinstance(index, dict):
+        raise ValueError("its model_index.json is damaged")
+    return index
+
+
+def add(table: Mapping[str, Any]) -> Offer:
+    """Write an entry into `models.toml`, in place of an older one of the same id. Raises `ValueError` and `OSError`."""
+    offer = offer_of(dict(table), own=True)
+    tables = [other for other in _tables() if other["id"] != table["id"]]
+    _write([*tables, dict(table)])
+    return offer
+
+
+def forget(name: str) -> None:
+    """Take an entry out of `models.toml`. Its files stay. Raises `ValueError` and `OSError`."""
+    _write([table for table in _tables() if table["id"] != name])
+
+
+def _family_of(pipeline: str) -> tuple[str, dict[str, Any]]:
+    for pattern, family, special in PIPELINES:
+        if re.fullmatch(pattern, pipeline):
+            return family, special
+    return "classic", {}
+
+
+def _task_of(pipeline: str) -> str:
+    for word, task in (("Inpaint", "inpaint"), ("Edit", "edit"), ("Kontext", "edit"), ("Img2Img", "image_to_image")):
+        if word in pipeline:
+            return task
+    return "text_to_image"
+
+
+def _files(index: Mapping[str, Any]) -> list[str]:
+    parts = [
+        name
+        for name, what in index.items()
+        if isinstance(what, list) and len(what) == 2 and all(what) and name not in NOT_NEEDED
+    ]
+    return ["model_index.json", *(f"{name}/*" for name in sorted(parts) if re.fullmatch(r"\w+", name, re.ASCII))]
+
+
+def _tables() -> list[dict[str, Any]]:
+    """The entries as they are written. Raises `ValueError` if one of them is wrong: nothing may be lost then."""
+    path = own_file()
+    if not path.exists():
+        return []
+    list(read_offers(path, own=True))
+    tables: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
+    return tables
+
+
+def _write(tables: list[dict[str, Any]]) -> None:
+    path = own_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(HEAD + "".join(_toml(table) for table in tables), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+HEAD = "# One's own models, as “underpaint models add” writes them. docs/models.md tells what can be said here.\n"
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in table.items() if key != "also"}
+    lines = ["", "[[model]]", *(f"{key} = {_value(value)}" for key, value in plain.items())]
+    for also in table.get("also", []):
+        lines += ["[[model.also]]", *(f"{key} = {_value(value)}" for key, value in also.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A value as TOML writes it: as JSON does, but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str, Any]:
+    """An entry for a folder in diffusers' layout. Raises `ValueError` if it is none, and `OSError`."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no model_index.json, so it is no model in diffusers' layout")
+    described = describe_pipeline(read_index(path.read_bytes()), family)
+    del described["files"]
+    return {"id": name, "name": folder.resolve().name, **described, "folder": str(folder.resolve())}
