@@ -65,8 +65,9 @@ class Worker:
             else:
                 self.device.release()
         self._previews.finish()
-        self._outbox.send(end)
+        # First, because whoever hears of the end may end this process.
         log.info("job %s: %s after %.2f s", name, type(end).__name__.lower(), time.monotonic() - started)
+        self._outbox.send(end)
         if lost is not None:
             raise lost
 
