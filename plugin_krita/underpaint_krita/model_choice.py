@@ -7,6 +7,7 @@ from typing import List, Optional, Sequence
 from . import sentences
 from ._vendor.underpaint_protocol.messages import Model
 from .qt import QtCore, QtGui, QtWidgets
+from .sentence_line import pale
 
 ORDER = ("ready", "absent", "unfit")
 """States in the order in which they are listed."""
@@ -57,14 +58,26 @@ class ModelChoice(QtWidgets.QComboBox):
         self.view().setMinimumWidth(self.view().sizeHintForColumn(0) + scroll_bar)
         super().showPopup()
 
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
+        """Of the model that is chosen only the name: there is no room for more while the list is closed."""
+        option = QtWidgets.QStyleOptionComboBox()
+        self.initStyleOption(option)
+        style, control = self.style(), QtWidgets.QStyle
+        if self.chosen is not None:
+            part = control.SubControl.SC_ComboBoxEditField
+            room = style.subControlRect(control.ComplexControl.CC_ComboBox, option, part, self).width()
+            elision = QtCore.Qt.TextElideMode.ElideRight
+            option.currentText = self.fontMetrics().elidedText(self.chosen.name, elision, room)
+        painter = QtWidgets.QStylePainter(self)
+        painter.drawComplexControl(control.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(control.ControlElement.CE_ComboBoxLabel, option)
+
     def _add(self, model: Model) -> None:
         self.addItem(sentences.in_the_list(model), model.id)
         row, role = self.count() - 1, QtCore.Qt.ItemDataRole
         self.setItemData(row, sentences.about(model), role.ToolTipRole)
-        if model.state != "ready":
-            palette = QtGui.QPalette
-            pale = self.palette().color(palette.ColorGroup.Disabled, palette.ColorRole.Text)
-            self.setItemData(row, QtGui.QBrush(pale), role.ForegroundRole)
+        if model.state == "absent":
+            self.setItemData(row, QtGui.QBrush(pale(self.palette())), role.ForegroundRole)
         self.model().item(row).setEnabled(model.state != "unfit")
 
     def _on_index(self) -> None:

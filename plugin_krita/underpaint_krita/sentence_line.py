@@ -24,7 +24,7 @@ class SentenceLine(QtWidgets.QLabel):
 
     def say(self, sentence: str, hint: Optional[str] = None) -> None:
         """Show a sentence and a hint, as they are: a daemon's words are not markup."""
-        below = f'<br><span style="color:{self._pale()}">{self._shown(hint)}</span>' if hint else ""
+        below = f'<br><span style="color:{pale(self.palette()).name()}">{self._shown(hint)}</span>' if hint else ""
         self.setText(self._shown(sentence) + below)
         self.setAccessibleName(f"{sentence} {hint or ''}".strip())
 
@@ -37,12 +37,12 @@ class SentenceLine(QtWidgets.QLabel):
 
         return ADDRESS.sub(link, _plain(text))
 
-    def _pale(self) -> str:
-        """Two parts of the text's colour and one of the ground's: legible in dark themes and in bright ones."""
-        ink = self.palette().color(QtGui.QPalette.ColorRole.WindowText)
-        ground = self.palette().color(QtGui.QPalette.ColorRole.Window)
-        mixed = [(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])]
-        return str(QtGui.QColor(*mixed).name())
+
+def pale(palette: QtGui.QPalette) -> QtGui.QColor:
+    """Two parts of the text's colour and one of the ground's: legible in dark themes and in bright ones."""
+    ink = palette.color(QtGui.QPalette.ColorRole.WindowText)
+    ground = palette.color(QtGui.QPalette.ColorRole.Window)
+    return QtGui.QColor(*[(2 * a + b) // 3 for a, b in zip(ink.getRgb()[:3], ground.getRgb()[:3])])
 
 
 def _plain(text: str) -> str:

@@ -131,7 +131,7 @@ def test_what_is_ready_comes_first(facts: dict[str, Any]) -> None:
         "Huge · does not fit",
     ]
     assert facts["can be chosen"] == [True, True, True, False]
-    assert facts["pale"] == [False, True, True, True]
+    assert facts["pale"] == [False, True, True, False]
 
 
 def test_a_model_says_why_it_does_not_fit(facts: dict[str, Any]) -> None:
