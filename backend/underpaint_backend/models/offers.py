@@ -135,14 +135,10 @@ def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
     if not isinstance(table, dict):
         raise ValueError("a model must be a table")
     where = f"the model “{table.get('id', '?')}”"
-    memory = _memory(table.get("parameters"))
-    shown = {
-        "schedulers": schedulers_of(table.get("family")),
-        **table,
-        "memory": memory.get("bf16", 0),
-        "state": "absent",
-    }
     try:
+        memory = _memory(table.get("parameters"))
+        shown = {"schedulers": schedulers_of(table.get("family")), **table, "state": "absent"}
+        shown["memory"] = memory.get("bf16", 0)
         model = Model.from_wire(shown)
         if "folder" in table:
             folder = Path(_text(table["folder"]))
