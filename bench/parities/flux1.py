@@ -60,6 +60,8 @@ class Task:
     references: int = 0
 
 
+TITLES = {"fill": "Fill", "redux": "Redux", "kontext": "Kontext"}
+
 TEXT = Task("text to image")
 REFINE = Task("image to image", "everything", STRENGTH)
 INPAINT = Task("inpaint", "cells")
@@ -70,7 +72,11 @@ TASKS: dict[str, tuple[Task, ...]] = {
     "schnell": (TEXT, REFINE, INPAINT),
     "dev": (TEXT, REFINE, INPAINT, REPAINT, SOFT),
     "fill": (INPAINT, Task("outpaint", "border"), REPAINT, SOFT),
-    "redux": (Task("one reference", references=1), Task("two references", references=2)),
+    "redux": (
+        Task("one reference", references=1),
+        Task("two references", references=2),
+        Task("inpaint, one reference", "cells", references=1),
+    ),
     "kontext": (
         Task("edit", references=1),
         Task("edit, two references", references=2),
@@ -83,7 +89,7 @@ TASKS: dict[str, tuple[Task, ...]] = {
 def cases() -> list[Case]:
     """The rows: each variant with its tasks, with each scheduler."""
     return [
-        Case(f"FLUX.1 {variant}", task.name, scheduler, partial(measure, variant, task, scheduler))
+        Case(f"FLUX.1 {TITLES.get(variant, variant)}", task.name, scheduler, partial(measure, variant, task, scheduler))
         for variant, tasks in TASKS.items()
         for task in tasks
         for scheduler in SOLVERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from functools import cache
 from pathlib import Path
@@ -152,7 +153,7 @@ def _sharpen(transformer: FluxTransformer2DModel) -> None:
 @cache
 def tiny_flux1(variant: str) -> LoadedModel:
     """The tiny model of one of `VARIANTS`, loaded as every model is."""
-    entry = build_tiny_flux1(Path(_folder().name) / variant, variant)
+    entry = build_tiny_flux1(_folder() / variant, variant)
     return _library().load(entry, lambda fraction: None, Event())
 
 
@@ -162,9 +163,11 @@ def _library() -> Library:
 
 
 @cache
-def _folder() -> TemporaryDirectory[str]:
+def _folder() -> Path:
     """Where the models lie, as long as this program runs."""
-    return TemporaryDirectory(prefix="tiny-flux1-")
+    folder = TemporaryDirectory(prefix="tiny-flux1-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def _description(variant: str) -> Model:
