@@ -79,7 +79,7 @@ class Oracle:
         if scheduler.config.get("use_karras_sigmas"):
             # The model is told the nearest whole timestep, but sees the level itself.
             clean, noise = (float(share) for share in self.schedule.level(self.evaluations))
-            exact = float(np.interp(noise / clean, sigmas, np.arange(len(sigmas))))
+            exact = float(np.interp(np.log(noise / clean), np.log(sigmas), np.arange(len(sigmas))))
             if abs(exact - timestep) <= 0.51:
                 sigma = noise / clean
         return 1 / np.hypot(1, sigma), sigma / np.hypot(1, sigma)

@@ -63,9 +63,6 @@ _FLOW_RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
 NAMES = known.names("diffusion")
 FLOW_NAMES = known.names("flow")
 
-_NO_SAMPLE = ("euler", "euler_a", "heun")
-"""Schedulers that do not work with models that predict the clean latents themselves."""
-
 _MANY_STEPS = 100
 
 
@@ -98,20 +95,18 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
 def with_steps(name: str, config: Mapping[str, Any], steps: int) -> Any:
     """The scheduler called `name` of a diffusion model, going through as many noise levels of its own choice.
 
-    There are fewer where the model was not trained with as many.
+    There are fewer where the model was not trained with as many, or not distilled with as many.
 
     Raises `UnknownScheduler`.
     """
     scheduler = build(name, config)
     steps = most_steps(config, steps)
     if name == "lcm":
-        most = max(steps, scheduler.config.original_inference_steps)
-        scheduler.set_timesteps(steps, device="cpu", original_inference_steps=most)
-        return scheduler
+        steps = min(steps, scheduler.config.original_inference_steps)
     scheduler.set_timesteps(steps, device="cpu")
     trained = scheduler.config.num_train_timesteps
-    if name != "pndm" and steps > _MANY_STEPS and int(scheduler.timesteps[0]) < 0.9 * trained:
-        # Whole numbers between "leading" timesteps: with many, the first is nowhere near pure noise.
+    if name != "pndm" and steps > _MANY_STEPS and not 0.9 * trained <= int(scheduler.timesteps[0]) < trained:
+        # "Leading" timesteps lie whole numbers apart: with many, the first is nowhere near pure noise, or beyond it.
         scheduler = build(name, {**config, "timestep_spacing": "trailing"})
         scheduler.set_timesteps(steps, device="cpu")
     return scheduler
@@ -136,8 +131,8 @@ def _converges(name: str, config: Mapping[str, Any]) -> bool:
         # It combines predictions of several steps, which only those of noise allow, and counts on even steps.
         even = config.get("timestep_spacing", "leading") == "leading"
         return kind == "epsilon" and even and _knows_levels(name, config)
-    if kind == "sample" and name in _NO_SAMPLE:
-        return False
+    if name == "euler_a" and kind == "sample":
+        return False  # diffusers does not have it
     return _knows_levels(name, config)
 
 
