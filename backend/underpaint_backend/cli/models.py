@@ -240,8 +240,7 @@ def _table(arguments: argparse.Namespace) -> dict[str, object]:
         tree = hub.tree(source.repository, commit)
         if "model_index.json" not in tree.files:
             raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
-        with hub.opened(source.repository, commit, "model_index.json", 0) as response:
-            index = adding.read_index(response.read(1 << 20))
+        index = adding.read_index(hub.text(source.repository, commit, "model_index.json"))
     except HubError as error:
         raise ValueError(f"{how.endpoint} does not tell what {source.repository} is: {error}") from None
     described = adding.describe_pipeline(index, arguments.family)

@@ -221,6 +221,11 @@ class Hub:
         with self._get(address, headers) as response:
             yield response
 
+    def text(self, repository: str, commit: str, path: str) -> bytes:
+        """A small file, whole."""
+        with self.opened(repository, commit, path, 0) as response:
+            return self._read(response)
+
     def _api(self, repository: str) -> str:
         return f"{self.settings.endpoint}/api/models/{repository}"
 
@@ -241,6 +246,8 @@ class Hub:
             raise self.failure(error) from error
         if len(data) > MAX_ANSWER:
             raise Nonsense("its answer has no end")
+        if response.length:
+            raise self.failure(ConnectionError("the connection was cut"))
         return data
 
     def failure(self, error: Exception) -> Exception:

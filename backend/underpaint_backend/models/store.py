@@ -137,7 +137,8 @@ class Store:
 
     def commits(self, name: str) -> list[str]:
         """All commits of a repository of which there is something here."""
-        return sorted(path.name for path in self.snapshot(name, "").glob("*") if COMMIT.fullmatch(path.name))
+        found = (*self.snapshot(name, "").glob("*"), *self._tree(name, "*").parent.glob("*.json"))
+        return sorted({path.stem for path in found if COMMIT.fullmatch(path.stem)})
 
     def paths(self, name: str, commit: str) -> list[str]:
         """The files in a snapshot."""

@@ -217,7 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def large_file(self, path: str) -> None:
         owner, name, inside = path.strip("/").split("/", 2)
-        self.bytes_of(inside, self.hub.repositories[f"{owner}/{name}"].files[inside], {"ETag": '"another"'})
+        repository = self.hub.repositories.get(f"{owner}/{name}")
+        if repository is None:
+            return self.refuse(404, "")
+        return self.bytes_of(inside, repository.files[inside], {"ETag": '"another"'})
 
     def bytes_of(self, path: str, data: bytes, headers: dict[str, str]) -> None:
         data = self.hub.sent_instead.get(path, data)
