@@ -259,7 +259,13 @@ _LORA = re.compile(
     r"\.lora_(A|B|down|up)(\.[^.]+)?\.weight$|\.lora\.(down|up)\.weight$|\.lora_linear_layer\.(down|up)\.weight$"
     r"|_lora\d?\.(down|up)\.weight$|\.(lokr_w1|lokr_w1_a|hada_w1_a|oft_blocks)$"
 )
-_OTHERS = {"hada_w1_a": "LoHa", "lokr_w1": "LoKr", "lokr_w1_a": "LoKr", "oft_blocks": "OFT"}
+_OTHERS = (
+    (re.compile(r"\.hada_w1_a$"), "LoHa"),
+    (re.compile(r"\.lokr_w1(_a)?$"), "LoKr"),
+    (re.compile(r"\.oft_blocks$"), "OFT"),
+    (re.compile(r"\.(dora_scale$|lora_magnitude_vector)"), "DoRA"),
+    (re.compile(r"\.lora_mid\.weight$"), "LoCon with three factors"),
+)
 
 
 def is_lora(names: Iterable[str]) -> bool:
@@ -268,8 +274,8 @@ def is_lora(names: Iterable[str]) -> bool:
 
 
 def _lora(header: Header) -> Recognised:
-    for name in header.tensors:
-        if (other := _OTHERS.get(name.rpartition(".")[2])) is not None:
+    for pattern, other in _OTHERS:
+        if any(pattern.search(name) for name in header.tensors):
             raise UnknownFamily(f"a {other}, which is not a LoRA")
     # Trainers flatten names in different ways; with one separator they are all alike.
     shapes = {name.replace(".", "_"): stored.shape for name, stored in header.tensors.items()}

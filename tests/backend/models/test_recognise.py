@@ -148,6 +148,7 @@ STRANGE: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096)}, "a T5 text encoder"),
     "embedding": ({"emb_params": (8, 768)}, "a textual inversion embedding"),
     "LoHa": ({"lora_unet_x.hada_w1_a": (4, 4), "lora_unet_x.alpha": ()}, "a LoHa, which is not a LoRA"),
+    "DoRA": ({"lora_unet_x.lora_up.weight": (4, 4), "lora_unet_x.dora_scale": (4, 1)}, "a DoRA, which is not a LoRA"),
     "LoRA for SD 3": ({"transformer.joint_blocks.0.x.lora_A.weight": (4, 4)}, "a LoRA for .*Stable Diffusion 3"),
     "speech": ({"decoder.voice.weight": (4, 4)}, "unknown family, with 1 tensors such as “decoder.voice.weight”"),
     "nothing": ({}, "a file without tensors"),
