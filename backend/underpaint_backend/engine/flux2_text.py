@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Mistral3Model, Qwen2Tokenizer, Qwen3Model
+from transformers import Mistral3Model, PreTrainedTokenizerFast, Qwen2Tokenizer, Qwen3Model
 
 MOST_TOKENS = 512
 """Tokens of a prompt with all that surrounds it. Shorter ones are filled up, as the models were trained."""
@@ -107,7 +107,8 @@ READERS: Mapping[str, Reader] = {
     "qwen3": Reader(
         QwenLayers, Qwen2Tokenizer, QWEN_LAYERS, _to_qwen, {"add_generation_prompt": True, "enable_thinking": False}
     ),
-    "mistral3": Reader(MistralLayers, AutoTokenizer, MISTRAL_LAYERS, _to_mistral),
+    # Its file says how it cuts words, whatever class its configuration names; its processor reads it so, too.
+    "mistral3": Reader(MistralLayers, PreTrainedTokenizerFast, MISTRAL_LAYERS, _to_mistral),
 }
 """By the `model_type` in the text encoder's configuration. Of Mistral's processor only the tokenizer is of use: the
 rest is for pictures, and wants torchvision."""

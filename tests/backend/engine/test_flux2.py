@@ -112,6 +112,15 @@ def test_mistrals_files_may_have_newer_names(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, before, rtol=0, atol=0)
 
 
+def test_mistrals_tokenizer_is_what_its_file_says(tmp_path: Path) -> None:
+    """A configuration may name Llama's tokenizer, which would cut words in another way than the file says."""
+    build_tiny_flux2(tmp_path, "dev")
+    _change("tokenizer/tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")(tmp_path)
+    model = Flux2.load(FolderSource(tmp_path), open_device("cpu"), lambda fraction: None)
+    words = "[INST]a red circle, ünd"
+    assert model.tokenizer(words).input_ids == family("dev").tokenizer(words).input_ids
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_end_of_a_long_prompt_is_said_to_be_left_out(variant: str) -> None:
     """What is left out changes nothing, and what comes just before it does."""
