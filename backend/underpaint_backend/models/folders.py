@@ -1,0 +1,342 @@
+"""Folders of single files that other programs keep: checkpoints and LoRAs, as they are, where they are.
+
+`underpaint models add-folder PATH` notes a folder in `folders.json` of the data folder. ComfyUI and A1111 are known by
+their subfolders; of any other folder, all that lies below is looked at. What a file is says its header alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from underpaint_protocol.locations import data_folder
+from underpaint_protocol.messages import Model
+
+from .catalog import Entry
+from .exceptions import ModelError
+from .fitness import peak_bytes
+from .headers import PICKLES, BadFile, Header, read_header
+from .offers import schedulers_of
+from .recognise import Recognised, parts_in, recognise
+
+log = logging.getLogger(__name__)
+
+LAYOUTS = (
+    ("checkpoints", "diffusion_models", "unet", "loras"),  # ComfyUI
+    ("Stable-diffusion", "Lora"),  # A1111 and Forge
+)
+"""Subfolders with what can be used. Others hold parts of models, which come with a sister model instead."""
+MOST_FILES = 10_000
+DEEPEST = 8
+"""Levels of folders below the one that was added."""
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+KONTEXT = {
+    "tasks": ("edit", "text_to_image", "inpaint"),
+    "default_steps": 30,
+    "default_guidance": 2.5,
+    "max_references": 1,
+}
+"""What tells FLUX.1 [Kontext] from [dev] is nothing but its name."""
+
+NEEDED = {
+    "stable_diffusion": ("unet", "vae", "text_encoder"),
+    "stable_diffusion_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+    "flux1": ("transformer", "vae", "text_encoder", "text_encoder_2"),
+    "flux2": ("transformer", "vae", "text_encoder"),
+}
+"""The parts of a model of each family."""
+TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim")
+"""What the configuration of a denoiser calls the width of the text embeddings that it takes."""
+
+Sister = Callable[[Recognised, frozenset[str]], Path | None]
+"""Who lends a model of this kind the parts that its file lacks: a folder in diffusers' layout, or nobody."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA: the name by which an artist chooses it, and where it is."""
+
+    name: str
+    path: Path
+    what: Recognised
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that cannot be used, and why, for the artist."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the folders hold."""
+
+    entries: tuple[Entry, ...] = ()
+    loras: tuple[LoraFile, ...] = ()
+    broken: tuple[Broken, ...] = ()
+
+    def lora(self, name: str) -> LoraFile | None:
+        """The LoRA of this name, with or without its ending."""
+        return next((lora for lora in self.loras if lora.name == name.removesuffix(".safetensors")), None)
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A file whose header is in order. `numbers` says how many weights each part has."""
+
+    what: Recognised
+    parts: frozenset[str]
+    numbers: tuple[tuple[str, int], ...]
+
+
+# The list of folders
+
+
+def folders_file() -> Path:
+    """Where the added folders are noted."""
+    return data_folder() / "folders.json"
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders that were added, in this order. A damaged list counts as none, with a line in the log."""
+    try:
+        found: Any = json.loads(folders_file().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read: %s", folders_file(), error)
+        return ()
+    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
+        log.warning("%s must hold a list of folders", folders_file())
+        return ()
+    return tuple(Path(path) for path in found)
+
+
+def add_folder(path: Path) -> Path:
+    """Note a folder, and give it back as it was noted. To add one twice is to add it once.
+
+    Raises `ModelError` if there is no such folder.
+    """
+    folder = path.expanduser().resolve()
+    if not folder.is_dir():
+        raise ModelError("invalid_field", detail=f"there is no folder {path}")
+    if folder not in folders():
+        _write((*folders(), folder))
+    return folder
+
+
+def remove_folder(path: Path) -> Path:
+    """Forget a folder; its files stay.
+
+    Raises `ModelError` if it was never added.
+    """
+    folder = path.expanduser().resolve()
+    known = folders()
+    if folder not in known:
+        raise ModelError("invalid_field", detail=f"the folder {path} was not added")
+    _write(other for other in known if other != folder)
+    return folder
+
+
+def _write(paths: Iterable[Path]) -> None:
+    file = folders_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps([str(path) for path in paths], indent=2) + "\n", encoding="utf-8")
+    os.replace(new, file)
+
+
+# What they hold
+
+
+def folder_entries(sister: Sister = lambda what, parts: None, roots: Iterable[Path] | None = None) -> Contents:
+    """What the added folders hold, or `roots`. Headers are read again only of files that changed.
+
+    A model whose file lacks parts borrows them from the folder that `sister` names, and is "unfit" without one.
+    """
+    sound: dict[Path, _Sound] = {}
+    broken: list[Broken] = []
+    for path in _files(folders() if roots is None else roots):
+        try:
+            status = path.stat()
+            found = _looked_at(path, status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            found = f"it cannot be read: {error.strerror}"
+        if isinstance(found, str):
+            broken.append(Broken(path, found))
+        else:
+            sound[path] = found
+    models = {path: found for path, found in sound.items() if found.what.kind in ("checkpoint", "transformer")}
+    loras = {path: found for path, found in sound.items() if found.what.kind == "lora"}
+    entries = []
+    for name, path in _named(models, lambda path: f"file/{_slug(path.stem)}"):
+        pack = models[path].what.pack(path.stem)
+        if pack is None:
+            broken.append(Broken(path, f"it is {models[path].what.name} of a size for which there is no configuration"))
+        else:
+            entries.append(_entry(name, path, models[path], pack, sister))
+    named_loras = _named(loras, lambda path: path.stem[:180])
+    return Contents(
+        tuple(entries),
+        tuple(LoraFile(name, path, loras[path].what) for name, path in named_loras),
+        tuple(sorted(broken, key=lambda each: each.path)),
+    )
+
+
+def sister_among(entries: Iterable[Entry]) -> Sister:
+    """Who lends among the models that are ready, each in a folder of its own."""
+    ready = [entry for entry in entries if entry.model.state == "ready" and entry.checkpoint is None]
+
+    def sister(what: Recognised, parts: frozenset[str]) -> Path | None:
+        for entry in ready:
+            if entry.model.family == what.family and _lends(entry.folder, what, parts):
+                return entry.folder
+        return None
+
+    return sister
+
+
+def _lends(folder: Path, what: Recognised, parts: frozenset[str]) -> bool:
+    """Whether a folder has these parts, and text encoders that speak to this denoiser."""
+    if not all(any((folder / part).glob("*.safetensors")) for part in parts):
+        return False
+    own = _text_width(what.pack("")) if what.pack("") is not None else None
+    return own is not None and _text_width(folder) == own
+
+
+def _text_width(folder: Path | None) -> int | None:
+    for part in ("transformer", "unet"):
+        if folder is None or not (folder / part / "config.json").is_file():
+            continue
+        try:
+            config: Any = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+            return next((config[key] for key in TEXT_WIDTHS if isinstance(config.get(key), int)), None)
+        except (OSError, ValueError, AttributeError):
+            return None
+    return None
+
+
+def _entry(name: str, path: Path, found: _Sound, pack: Path, sister: Sister) -> Entry:
+    what = found.what
+    lacking = frozenset(NEEDED[what.family]) - found.parts
+    folder = sister(what, lacking) if lacking else pack
+    defaults: Any = json.loads((pack / "defaults.json").read_text(encoding="utf-8"))
+    if what.variant == "flux1-dev" and "kontext" in path.stem.lower():
+        defaults |= KONTEXT
+    numbers = {part: count / 1e9 for part, count in found.numbers}
+    text = sum(count for part, count in numbers.items() if part.startswith("text_encoder"))
+    denoiser = numbers.get("unet", 0.0) + numbers.get("transformer", 0.0)
+    model = Model(
+        id=name,
+        name=f"{path.stem[:120]} ({what.name})",
+        family=defaults["family"],
+        tasks=tuple(defaults["tasks"]),
+        schedulers=schedulers_of(defaults["family"]),
+        native_area=defaults["native_area"],
+        size_multiple=defaults["size_multiple"],
+        default_steps=defaults["default_steps"],
+        default_guidance=defaults["default_guidance"],
+        default_scheduler=defaults["default_scheduler"],
+        max_references=defaults.get("max_references", 0),
+        memory=peak_bytes(denoiser, text, numbers.get("vae", 0.0)).get("bf16", 0),
+    )
+    if folder is None:
+        parts = ", ".join(sorted(lacking))
+        detail = f"its file has no {parts}; fetch a model of the family {what.name}, which lends them"
+        return Entry(replace(model, state="unfit", detail=detail), pack, path)
+    return Entry(model, folder, path)
+
+
+def _named(files: Iterable[Path], name_of: Callable[[Path], str]) -> Iterator[tuple[str, Path]]:
+    """The files by names that are theirs alone: where two would have the same, both get a mark of where they are."""
+    paths = list(files)
+    counts = Counter(name_of(path) for path in paths)
+    for path in paths:
+        name = name_of(path)
+        mark = hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()
+        yield (name if counts[name] == 1 else f"{name}-{mark}"), path
+
+
+def _slug(stem: str) -> str:
+    """A file's name as a part of a model's id."""
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:80] or "model"
+
+
+@lru_cache(maxsize=2 * MOST_FILES)
+def _looked_at(path: Path, modified: int, size: int) -> _Sound | str:
+    """What a file is, or why it cannot be used."""
+    try:
+        header = read_header(path)
+        what = recognise(header)
+    except BadFile as error:
+        return str(error)
+    if what.kind in ("vae", "lora"):
+        return _Sound(what, frozenset(), ())
+    parts = parts_in(header)
+    return _Sound(what, frozenset(parts), tuple((name, _numbers(header, prefix)) for name, prefix in parts.items()))
+
+
+def _numbers(header: Header, prefix: str) -> int:
+    total = 0
+    for name, stored in header.tensors.items():
+        if name.startswith(prefix):
+            count = 1
+            for side in stored.shape:
+                count *= side
+            total += count
+    return total
+
+
+def _files(roots: Iterable[Path]) -> list[Path]:
+    """The files in these folders that may be weights, each once, in the order of their paths."""
+    found: dict[Path, None] = {}
+    for root in roots:
+        for place in _places(root):
+            for path in _below(place, 0, set()):
+                if len(found) >= MOST_FILES:
+                    log.warning("there are more than %d files in the folders; the rest is left out", MOST_FILES)
+                    return sorted(found)
+                found[path] = None
+    return sorted(found)
+
+
+def _places(root: Path) -> list[Path]:
+    """The folders to look into: those that other programs have, or the root itself."""
+    for base in (root, root / "models"):
+        known = [base / name for layout in LAYOUTS for name in layout if (base / name).is_dir()]
+        if known:
+            return known
+    return [root]
+
+
+def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
+    """The files below a folder. Links are followed, for people keep models on other disks, but never in circles."""
+    try:
+        real = folder.resolve()
+        if depth > DEEPEST or real in seen:
+            return
+        seen.add(real)
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        log.warning("the folder %s cannot be read: %s", folder, error.strerror)
+        return
+    if any(child.name in ("config.json", "model_index.json") for child in children):
+        return  # a model in diffusers' layout, or a part of one
+    for child in children:
+        if child.name.startswith("."):
+            continue
+        if child.is_dir():
+            yield from _below(child, depth + 1, seen)
+        elif child.suffix.lower() in (".safetensors", *PICKLES) and not SHARD.search(child.stem):
+            yield child
