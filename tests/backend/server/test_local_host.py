@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
+from underpaint_backend.server.pulls import FetchFailed
+from underpaint_backend.worker.interface import Memory
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, Cancelled, Done, Failed, Request, Result, Submit, Tile, Worker
 from underpaint_protocol.tiles import name_of
@@ -146,6 +149,48 @@ async def test_what_does_not_fit_is_known_when_the_worker_is_there(tmp_path: Pat
     assert models["huge"].state == "unfit"
     assert "GiB" in models["huge"].detail
     assert models["primer-inpaint"].state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "code"),
+    [("https://huggingface.co", "nothing", "unknown_model"), ("http://somewhere.else", "sd15", "download_failed")],
+)
+def test_what_cannot_be_fetched_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str, model: str, code: str
+) -> None:
+    """A model that nobody offers, and an address of the hub that would send the token in the clear."""
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    host = LocalHost(LocalOptions())
+    with pytest.raises(FetchFailed) as refusal:
+        host.fetch(model, lambda progress: None, threading.Event())
+    assert refusal.value.error.code == code
+
+
+async def test_what_is_damaged_is_written_into_the_log_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often the folders are looked at; another fault is told, too."""
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    folder = described(tmp_path / "mine", id="mine")
+    host = LocalHost(LocalOptions(model_roots=(tmp_path,)))
+    await host.start(lambda worker: None)
+    for content in ("{", "{", "[]", "[]"):
+        (folder / DESCRIPTION).write_text(content)
+        await host.refresh()
+    await host.close()
+    told = [record.getMessage() for record in caplog.records if str(folder) in record.getMessage()]
+    assert len(told) == len(set(told)) == 2
+
+
+def test_weights_may_wait_in_ram() -> None:
+    """What a graphics card lacks is no reason to call a model unfit, if the machine has it; of a CPU there is one."""
+    card = Memory(1 << 30, 2 << 30)
+    assert local._room_for_weights("cpu, 4 threads", card) == card
+    beside = local._room_for_weights("cuda:0 NVIDIA L4", card)
+    assert beside is not None
+    assert beside.total > 2 << 30
+    assert local._room_for_weights("cuda:0 NVIDIA L4", None) is None
 
 
 def described(folder: Path, **changes: object) -> Path:
