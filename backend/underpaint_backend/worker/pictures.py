@@ -47,11 +47,11 @@ class Pictures:
         width, height = size
         return Source(resize_picture(flatten(canvas), size), np.ones((height, width), np.float32))
 
-    def references(self, *, with_canvas: bool) -> list[NDArray[np.uint8]]:
-        """The pictures [H, W, 3] to refer to; the canvas comes first where it is to be edited, or seen."""
-        if self.canvas is None or not (with_canvas or self._task == "edit"):
+    def references(self, canvas_at: tuple[int, int] | None) -> list[NDArray[np.uint8]]:
+        """The pictures [H, W, 3] to refer to. The canvas comes first where it is to be seen, at the size given."""
+        if self.canvas is None or canvas_at is None:
             return self._named
-        return [flatten(to_8_bits(self.canvas)), *self._named]
+        return [resize_picture(flatten(to_8_bits(self.canvas)), canvas_at), *self._named]
 
     def finished(self, painted: NDArray[np.uint8]) -> Pixels:
         """A painted picture [h, w, 3] as the client wants it, [H, W, 4], in the canvas' depth."""

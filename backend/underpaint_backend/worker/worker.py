@@ -120,9 +120,9 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
     """The request in the units of the model, with the model's own values where the request leaves them open."""
     defaults, family = model.description, model.family
     area = defaults.native_area
-    if request.full_size:
+    if request.full_size and request.task != "edit":  # what is edited is seen at the model's own size
         area = max(area, min(request.width * request.height, MOST_AREA))
-    sees_canvas = request.task == "inpaint" and family.sees_canvas
+    sees_canvas = request.task == "edit" or (request.task == "inpaint" and family.sees_canvas)
     size = working_size(request.width, request.height, area, defaults.size_multiple)
     return Painting(
         size=size,
@@ -134,7 +134,7 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
         strength=request.strength,
         seeds=tuple((request.seed + index) % SEEDS for index in range(request.batch)),
         source=pictures.source(size, forget=request.strength == 1 and not family.takes_mask and not sees_canvas),
-        references=pictures.references(with_canvas=sees_canvas),
+        references=pictures.references(size if sees_canvas else None),
     )
 
 
