@@ -25,7 +25,6 @@ AWAY = replace(HERE, id="away", name="Away", state="absent", download=1234567890
 GATED = replace(AWAY, id="gated", name="Gated", gated=True, licence="A licence with a name as long as this",
                 detail="its files are given to those who accept it at https://hub.example/some/model")
 HUGE = replace(HERE, id="huge", name="Huge", state="unfit", detail="it needs 40 GiB, and there are 8 GiB")
-NONE = QtCore.Qt.ItemFlag(0)
 
 application = QtWidgets.QApplication(["panel"])
 panel, facts, wishes = Panel(), {}, []
@@ -59,6 +58,7 @@ pale = QtCore.Qt.ItemDataRole.ForegroundRole
 facts["pale"] = [model.itemData(row, pale) is not None for row in range(model.count())]
 facts["at first"] = [panel.wishes().model, shown()]
 choose("away")
+panel.grab()  # An exception while something is painted would end the program.
 facts["chosen"] = [panel.wishes().model, panel.wishes().steps, shown()]
 panel.generate_button.click()
 facts["no picture"] = wishes[:]

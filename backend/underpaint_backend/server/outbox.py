@@ -82,9 +82,12 @@ class Outbox:
 
     def show(self, message: Record) -> None:
         """Put a preview, a queue place or news of a model into its slot, where it takes the place of an older one."""
-        name: str = message.model if isinstance(message, Pulling) else message.job  # type: ignore[attr-defined]
-        index = message.index if isinstance(message, Preview) else 0
-        self._slots[name, type(message).__name__, index] = message
+        if isinstance(message, Pulling):
+            self._slots["", message.model, 0] = message  # of no job, so that the end of none takes it away
+        else:
+            name: str = message.job  # type: ignore[attr-defined]
+            index = message.index if isinstance(message, Preview) else 0
+            self._slots[name, type(message).__name__, index] = message
         self.wake()
 
     def drop_slots(self, job: str) -> None:

@@ -13,6 +13,7 @@ from underpaint_protocol.messages import (
     Position,
     Preview,
     Progress,
+    Pulling,
     Request,
     Started,
     Submit,
@@ -72,6 +73,17 @@ def test_no_preview_comes_after_the_end_of_its_job() -> None:
     outbox.show(preview(1, "b"))
     session.tell(session.jobs["a"], Cancelled("a"))
     assert everything(outbox) == [Cancelled("a", 3), preview(1, "b")]
+
+
+def test_of_a_model_on_its_way_the_newest_news_are_kept() -> None:
+    """Each model has a slot, which the end of a job that is called like it does not touch."""
+    outbox, session = Outbox(), session_with("a")
+    outbox.follow(session, 1)
+    for done in range(10):
+        outbox.show(Pulling("a", done, 10))
+        outbox.show(Pulling("b", done, 10))
+    session.tell(session.jobs["a"], Cancelled("a"))
+    assert everything(outbox) == [Cancelled("a", 2), Pulling("a", 9, 10), Pulling("b", 9, 10)]
 
 
 def test_state_waits_until_it_is_written_down_and_keeps_its_order() -> None:
