@@ -12,7 +12,7 @@ from threading import Event
 
 from underpaint_protocol.exceptions import InvalidField
 
-from ..models import adding
+from ..models import adding, folders
 from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--variant", default="fp16", help="which weights, where there are several (default: fp16)")
     add.add_argument("--licence", default="", help="shown in the list")
     _add_hub(add)
+    for name, what in (
+        ("add-folder", "use the single files of ComfyUI, A1111 or others where they are"),
+        ("remove-folder", "search a folder no more; its files stay"),
+    ):
+        folder = actions.add_parser(name, help=what)
+        folder.add_argument("folder", type=Path, metavar="FOLDER")
     remove_ = actions.add_parser("remove", help="delete a model's files, but for what other models need")
     remove_.add_argument("model", metavar="MODEL")
     remove_.add_argument("--yes", action="store_true", help="do not ask")
@@ -63,12 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
         "show": _show,
         "pull": _pull,
         "add": _add,
+        "add-folder": _add_folder,
+        "remove-folder": _remove_folder,
         "remove": _remove,
         "verify": _verify,
     }
     try:
         return actions[arguments.action or "list"](arguments)
     except ModelError as error:
+        if error.info.code == "invalid_field":
+            raise CommandError(error.info.message) from None
         print(f"underpaint: {error.info.message}\n{error.info.hint}", file=sys.stderr)
         return 1
 
@@ -255,6 +265,26 @@ def _table(arguments: argparse.Namespace) -> dict[str, object]:
         "revision": wanted.revision,
         "variant": wanted.variant,
     }
+
+
+def _add_folder(arguments: argparse.Namespace) -> int:
+    folder = folders.add_folder(arguments.folder)
+    entries = find_models(default_roots()).values()
+    contents = folders.folder_entries(folders.sister_among(entries), [folder])
+    for entry in contents.entries:
+        problem = f"; it cannot be used: {entry.model.detail}" if entry.model.state != "ready" else ""
+        print(f"{entry.model.id}: {entry.model.name}{problem}")
+    for broken in contents.broken:
+        print(f"{broken.path.relative_to(folder)} cannot be used: {broken.reason}")
+    print(
+        f"{folder} is searched from now on: {len(contents.entries)} models and {len(contents.loras)} LoRAs are in it."
+    )
+    return 0
+
+
+def _remove_folder(arguments: argparse.Namespace) -> int:
+    print(f"{folders.remove_folder(arguments.folder)} is searched no more. Its files stay.")
+    return 0
 
 
 # remove

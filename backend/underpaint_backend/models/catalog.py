@@ -7,7 +7,8 @@ A folder in diffusers' layout that carries an `underpaint.json` is a model:
      "default_scheduler": "ddim", "schedulers": ["ddim", ...] (optional), "licence": "MIT"}
 
 The built-in models lie beside this file; the user's own in `models/` of Underpaint's data folder. Others are offered by
-`catalog.toml` and the user's `models.toml`: each is "ready" if all its files are here, and "absent" otherwise.
+`catalog.toml` and the user's `models.toml`: each is "ready" if all its files are here, and "absent" otherwise. Single
+files in the folders of other programs are models, too: `folders.py`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def default_roots() -> tuple[Path, ...]:
 
 
 def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
-    """All models in `roots`, and all that are offered, by id. What is damaged is left out, with a line in the log.
+    """All models in `roots` and in added folders, and all that are offered, by id.
+
+    What is damaged is left out, with a line in the log.
 
     Cheap enough to ask for each job: files are read again only if they changed.
     """
@@ -65,6 +68,10 @@ def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
     for offer in _offered():
         if offer.model.id not in found:
             found[offer.model.id] = locate(offer, store, roots)
+    from .folders import folder_entries, sister_among  # which knows entries, too
+
+    for entry in folder_entries(sister_among(found.values())).entries:
+        found.setdefault(entry.model.id, entry)
     return found
 
 

@@ -22,6 +22,8 @@ from underpaint_backend.models.download import Progress
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.hub import Repository, StandIn, stand_in
+from tests.backend.models.test_folders import write
+from tests.backend.models.test_recognise import checkpoint_of
 from tests.backend.models.things import REPOSITORY, UNET, WANTED, brush, model_index, weights
 
 Say = Callable[..., tuple[int, str, str]]
@@ -303,6 +305,32 @@ def test_a_damaged_list_of_one_s_own_is_said_and_not_overwritten(say: Say, home:
     assert "models.toml" in err
     assert path.read_text() == '[[model]]\nid = "x"\n'
     assert "flux1:dev" in say()[1]
+
+
+def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path) -> None:
+    """Its checkpoints are models, what cannot be used is said with its reason, and its files stay."""
+    checkpoint = write(home / "ComfyUI" / "checkpoints" / "Dreamer v8.safetensors", checkpoint_of("sd1"))
+    (checkpoint.parent / "old.ckpt").write_bytes(b"pickle")
+    code, out, _ = say("add-folder", str(home / "ComfyUI"))
+    assert code == 0
+    assert "file/dreamer-v8: Dreamer v8" in out
+    assert "checkpoints/old.ckpt cannot be used: " in out
+    assert "1 models and 0 LoRAs" in out
+    entry = find_models(default_roots())["file/dreamer-v8"]
+    assert (entry.model.state, entry.checkpoint) == ("ready", checkpoint)
+    assert "Dreamer v8" in say("show", "file/dreamer-v8")[1]
+    assert say("remove", "file/dreamer-v8", "--yes")[0] == 2
+    assert say("remove-folder", str(home / "ComfyUI"))[0] == 0
+    assert "file/dreamer-v8" not in find_models(default_roots())
+    assert checkpoint.exists()
+
+
+def test_a_folder_that_is_not_there_is_said(say: Say, home: Path) -> None:
+    """In words, with the exit code for bad input."""
+    code, _, err = say("add-folder", str(home / "nowhere"))
+    assert code == 2
+    assert "there is no folder" in err.lower()
+    assert say("remove-folder", str(home))[0] == 2
 
 
 def test_progress_in_words() -> None:
