@@ -73,6 +73,29 @@ def test_there_is_no_jump(first: str, second: str, config: dict[str, Any]) -> No
         latents = schedule.step(noise, latents, number, [])
 
 
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_the_second_begins_where_an_uneven_step_led(spacing: str) -> None:
+    """DDIM steps evenly between timesteps that are rounded: what follows is told where that really led."""
+    x0, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    schedule = Schedule.of("ddim:1+euler:11", {**SD, "timestep_spacing": spacing}, 1)
+    assert schedule.timesteps[:2].tolist() == [999, 999 - 1000 // 12]
+
+    latents = schedule.step(noise, schedule.begin(noise, x0), 0, [])
+
+    kept = float(schedule.scheduler.alphas_cumprod[int(schedule.timesteps[1])])
+    expected = math.sqrt(kept) * x0 + math.sqrt(1 - kept) * noise
+    assert torch.allclose(schedule.scaled(latents, 1), expected, atol=1e-4)
+
+
+def test_levels_of_another_choice_are_not_mixed_in() -> None:
+    """Karras' levels, where a configuration asks for them, lie between timesteps; a hybrid goes by the timesteps."""
+    config = {**SD, "use_karras_sigmas": True}
+    schedule = Schedule.of("euler:30+dpm++2m:30", config, 1)
+
+    assert schedule.timesteps.tolist() == Schedule.of("euler", SD, 60).timesteps.tolist()
+    assert preview_error(schedule, SHAPE) <= MOST_PREVIEW_ERROR
+
+
 def test_timesteps_are_those_of_one_scheduler() -> None:
     """A hybrid goes through the noise levels of a single run of as many steps."""
     alone = Schedule.of("ddim", SD, 20).timesteps.tolist()
