@@ -214,6 +214,7 @@ class Studio(QtCore.QObject):
 
     def _on_disconnected(self, event: Disconnected) -> None:
         self._welcome, self._connecting, self._generate_when_connected = None, False, False
+        self._panel.forget_pulls()
         if self._job is not None and self._generation is not None and not self._generation.complete:
             self._recovery.take([self._job])  # It goes on at the server; another connection may bring its picture.
         self._rest(event.error)

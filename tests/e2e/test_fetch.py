@@ -157,6 +157,12 @@ def test_the_model_is_chosen_and_ready(seen: Performance) -> None:
     assert seen.facts["layers"][-1] == ["red", False]
 
 
+def test_what_was_done_otherwise_than_asked_is_a_notice(seen: Performance) -> None:
+    """As a prompt that was cut, which stays to be read after the picture is done; where nothing was cut, no word."""
+    assert seen.facts["notice_of_a_short_prompt"] == ""
+    assert "prompt" in seen.facts["notice_of_a_long_prompt"]
+
+
 def test_krita_ends_well(seen: Performance) -> None:
     """No box is left open, and Krita exits with 0."""
     assert (seen.boxes, seen.status) == ([], 0)

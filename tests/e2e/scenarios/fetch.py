@@ -80,6 +80,12 @@ def _paint_with_it(stage, artist):
     yield from artist.until_done()
     stage.facts["painted"] = artist.state()
     stage.facts["layers"] = layers(artist.krita.activeDocument())
+    stage.facts["notice_of_a_short_prompt"] = artist.widget("notice").accessibleName()
+    artist.widget("prompt").setPlainText("red " * 200)
+    yield from artist.press("generate")
+    yield from artist.until_done()
+    stage.facts["notice_of_a_long_prompt"] = artist.widget("notice").accessibleName()
+    keep(artist.screenshot(), "notice.png")
 
 
 def _choose(stage, artist, name):

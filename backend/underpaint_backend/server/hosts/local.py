@@ -84,6 +84,7 @@ class LocalHost:
         self._entries = find_models(self._roots)
         self._models = _known(self._entries)
         self._room: Memory | None = None
+        self._once = _Once()
         self._command = _command(options, self._roots)
         self._worker = Worker("starting")
         self._on_change: Callable[[Worker], None] = lambda worker: None
@@ -125,7 +126,7 @@ class LocalHost:
 
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         self._on_change = on_change
-        logging.getLogger(find_models.__module__).addFilter(_Once())
+        logging.getLogger(find_models.__module__).addFilter(self._once)
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
@@ -179,6 +180,7 @@ class LocalHost:
         return await asyncio.shield(self._memory)
 
     async def close(self) -> None:
+        logging.getLogger(find_models.__module__).removeFilter(self._once)
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
