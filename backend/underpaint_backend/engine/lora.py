@@ -33,7 +33,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from underpaint_protocol.errors import describe
 
-from ..models.headers import BadFile, read_header
+from ..models.headers import BadFile, Header, read_header
 from ..models.recognise import UnknownFamily, recognise
 from .exceptions import EngineError, ModelBroken
 from .parts import Parts
@@ -263,17 +263,14 @@ def _read(path: Path, key: Hashable, model: str, family: str, parts: Parts, dtyp
 
     Raises `WrongLora` and `ModelBroken`.
     """
-    made_for = _checked(path, model, family)
+    header, made_for = _checked(path, model, family)
     try:
-        header = read_header(path)
         found = _changes(load_file(path), family, parts, json.loads(header.metadata.get(NOTES, "{}")))
         changes = {
             part: {layer: _kept(change, parts.device.torch_device, dtypes[part]) for layer, change in layers.items()}
             for part, layers in found.items()
             if part in dtypes
         }
-    except BadFile as error:
-        raise ModelBroken(path.stem, str(error)) from error
     except (ValueError, KeyError, IndexError, RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
         # whatever names that nobody expected make the converters raise
         log.info("the LoRA %s cannot be converted: %s", path.name, error)
@@ -287,13 +284,14 @@ def _kept(change: Change, device: torch.device, dtype: torch.dtype) -> Change:
     return Change(down, up, change.scale)
 
 
-def _checked(path: Path, model: str, family: str) -> str:
-    """What a LoRA was made for, in words.
+def _checked(path: Path, model: str, family: str) -> tuple[Header, str]:
+    """The header of a LoRA, and what it was made for, in words.
 
     Raises `WrongLora` if that is not `family`, and `ModelBroken` if it is none.
     """
     try:
-        what = recognise(read_header(path))
+        header = read_header(path)
+        what = recognise(header)
     except UnknownFamily as error:
         raise WrongLora(path.stem, error.seen.removeprefix("a LoRA for "), model) from error
     except BadFile as error:
@@ -302,7 +300,7 @@ def _checked(path: Path, model: str, family: str) -> str:
         raise ModelBroken(path.stem, f"it is no LoRA but {what.name}")
     if what.family != family or family not in CONVERTERS:
         raise WrongLora(path.stem, what.name, model)
-    return what.name
+    return header, what.name
 
 
 NOTES = "lora_adapter_metadata"

@@ -211,19 +211,19 @@ def _lends(folder: Path, what: Recognised, parts: frozenset[str]) -> bool:
     """Whether a folder has these parts, and text encoders that speak to this denoiser."""
     if not all(any((folder / part).glob("*.safetensors")) for part in parts):
         return False
-    own = _text_width(what.pack("")) if what.pack("") is not None else None
+    pack = what.pack("")
+    own = _text_width(pack) if pack is not None else None
     return own is not None and _text_width(folder) == own
 
 
-def _text_width(folder: Path | None) -> int | None:
-    for part in ("transformer", "unet"):
-        if folder is None or not (folder / part / "config.json").is_file():
-            continue
+def _text_width(folder: Path) -> int | None:
+    """The width of the text embeddings that the denoiser in a folder takes."""
+    for path in (folder / "transformer" / "config.json", folder / "unet" / "config.json"):
         try:
-            config: Any = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+            config: Any = json.loads(path.read_text(encoding="utf-8"))
             return next((config[key] for key in TEXT_WIDTHS if isinstance(config.get(key), int)), None)
         except (OSError, ValueError, AttributeError):
-            return None
+            continue
     return None
 
 

@@ -103,7 +103,7 @@ def factors(module: nn.Module, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 TEXT = ("q_proj", "v_proj", "out_proj", "fc1")
-UNET = ("attn1.to_q", "attn2.to_k", "attn2.to_out.0", "ff.net.0.proj", "proj_in")
+UNET = ("attn1.to_q", "attn2.to_k", "attn2.to_out.0", "ff.net.0.proj", "proj_in", "resnets.0.conv1", "downsamplers")
 
 
 def write_peft(path: Path, family: Family, seed: int = 0, **layers: tuple[str, ...]) -> Path:
@@ -259,6 +259,69 @@ def test_what_diffusers_noted_of_the_scale_is_heeded(load: Callable[[str], Famil
     with wearing(LoraRack(), family, [(tmp_path / "noted.safetensors", 1.0)]):
         found = answer(family)
     with wearing(LoraRack(), family, [(tmp_path / "scaled.safetensors", 1.0)]):
+        expected = answer(family)
+
+    assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_a_scale_by_the_root_of_the_rank_is_heeded(load: Callable[[str], Family], tmp_path: Path) -> None:
+    """Kalajdzievski 2023 (arXiv:2312.03732); it is noted, too."""
+    family = load("stable_diffusion")
+    tensors = load_file(write_peft(tmp_path / "plain.safetensors", family, unet=("attn1.to_q",)))
+    for name, rooted in (("root", True), ("plain", False)):
+        notes = {"unet.lora_alpha": 4.0, "unet.use_rslora": rooted}
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"lora_adapter_metadata": json.dumps(notes)})
+
+    with wearing(LoraRack(), family, [(tmp_path / "root.safetensors", 1.0)]):
+        found = answer(family)
+    with wearing(LoraRack(), family, [(tmp_path / "plain.safetensors", RANK**0.5)]):
+        expected = answer(family)
+
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_flux_is_changed_in_its_text_encoder_too(load: Callable[[str], Family], tmp_path: Path) -> None:
+    """In kohya's names; those of the transformer may lack their first word."""
+    family = load("flux1")
+    text, block = family.parts["text_encoder"], family.parts["transformer"].transformer_blocks[0]
+    generator = torch.Generator().manual_seed(0)
+    layers = {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1": text.encoder.layers[0].mlp.fc1,
+        "lora_unet_double_blocks_0_img_attn_proj": block.attn.to_out[0],
+    }
+    written: dict[str, Tensor] = {}
+    for name, module in layers.items():
+        down, up = factors(module, generator)
+        written |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(2.0)}
+    save_file(written, tmp_path / "both.safetensors")
+    down, up = factors(block.attn.to_q, generator)
+    bare = {"transformer_blocks.0.attn.to_q.lora_A.weight": down, "transformer_blocks.0.attn.to_q.lora_B.weight": up}
+    save_file(bare, tmp_path / "bare.safetensors")
+
+    choices = [(tmp_path / "both.safetensors", 1.0), (tmp_path / "bare.safetensors", 1.0)]
+    with wearing(LoraRack(), family, choices) as worn:
+        assert set(worn.marks) == {"text_encoder", "transformer"}
+        found = answer(family)
+
+    for name, module in layers.items():
+        module.weight += written[f"{name}.lora_up.weight"] @ written[f"{name}.lora_down.weight"]
+    block.attn.to_q.weight += up @ down
+    expected = answer(family)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_original_names_may_have_alphas(load: Callable[[str], Family], tmp_path: Path) -> None:
+    """Half of the rank is half of the change."""
+    family = load("flux1")
+    base = "diffusion_model.double_blocks.0.img_attn.proj"
+    down, up = factors(family.parts["transformer"].transformer_blocks[0].attn.to_out[0], torch.Generator())
+    tensors = {f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "plain.safetensors")
+    save_file(tensors | {f"{base}.alpha": torch.tensor(RANK / 2)}, tmp_path / "half.safetensors")
+
+    with wearing(LoraRack(), family, [(tmp_path / "half.safetensors", 1.0)]):
+        found = answer(family)
+    with wearing(LoraRack(), family, [(tmp_path / "plain.safetensors", 0.5)]):
         expected = answer(family)
 
     assert (found - expected).norm() <= 1e-6 * expected.norm()
@@ -439,17 +502,33 @@ def test_a_lora_of_another_family_is_refused(
     assert torch.equal(answer(family), plain)
 
 
+HALVES = ("lora_A", "lora_B")
+
+
+def test_a_lora_of_an_unknown_family_is_refused_by_name(load: Callable[[str], Family], tmp_path: Path) -> None:
+    """Of what was seen."""
+    tensors = {f"transformer.joint_blocks.0.attn.qkv.{half}.weight": torch.zeros(2, 2) for half in HALVES}
+    save_file(tensors, tmp_path / "style.safetensors")
+    family = load("stable_diffusion")
+
+    choices = [(tmp_path / "style.safetensors", 1.0)]
+    with pytest.raises(WrongLora, match="made for Stable Diffusion 3, not for Tiny"):
+        wearing(LoraRack(), family, choices).__enter__()
+
+
 def test_a_lora_of_another_size_is_refused(load: Callable[[str], Family], tmp_path: Path) -> None:
     """The family is right, and the layers are not."""
     family = load("stable_diffusion")
     path = write_peft(tmp_path / "style.safetensors", family, unet=("attn1.to_q",))
     tensors = load_file(path)
     save_file({name: value.repeat(2, 2) for name, value in tensors.items()}, tmp_path / "wide.safetensors")
+    at_embedding = {f"text_encoder.embeddings.token_embedding.{half}.weight": torch.zeros(2, 2) for half in HALVES}
+    save_file(at_embedding, tmp_path / "words.safetensors")
     deep = {name.replace("down_blocks.0", "down_blocks.7"): value for name, value in tensors.items()}
     save_file(deep, tmp_path / "deep.safetensors")
     plain = answer(family)
 
-    for name, words in {"wide": "another size of", "deep": "another kind of"}.items():
+    for name, words in {"wide": "another size of", "deep": "another kind of", "words": "another size of"}.items():
         choices = [(path, 1.0), (tmp_path / f"{name}.safetensors", 1.0)]
         with pytest.raises(WrongLora, match=words), wearing(LoraRack(), family, choices):
             pass
@@ -478,6 +557,12 @@ def halved(path: Path) -> None:
     save_file(tensors, path)
 
 
+def overfull(path: Path) -> None:
+    """With something that no LoRA has."""
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    save_file(tensors | {"unet.conv_in.weight": torch.zeros(2, 2)}, path)
+
+
 def no_lora(path: Path) -> None:
     """A whole UNet."""
     save_file({"conv_in.weight": torch.zeros(32, 4, 3, 3), NAME: torch.zeros(8, 768)}, path)
@@ -493,6 +578,7 @@ NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
         (pickled, "pickle"),
         (gone, "No such file"),
         (halved, "a form that is not known"),
+        (overfull, "a form that is not known"),
         (no_lora, "it is no LoRA but Stable Diffusion 1.5"),
     ],
 )

@@ -213,11 +213,13 @@ def test_a_transformer_borrows_from_a_sister(tmp_path: Path) -> None:
     small = sister_of(tmp_path, "small", "flux2", 7680, ("vae", "text_encoder"))
     other = sister_of(tmp_path, "other", "flux1", 12288, ("vae", "text_encoder"))
     empty = sister_of(tmp_path, "empty", "flux2", 12288, ("vae",))
+    odd = sister_of(tmp_path, "odd", "flux2", 12288, ("vae", "text_encoder"))
+    (odd.folder / "transformer" / "config.json").write_text("[]")
     right = sister_of(tmp_path, "right", "flux2", 12288, ("vae", "text_encoder"))
 
     (alone,) = folder_entries(roots=[tmp_path / "files"]).entries
-    (lost,) = folder_entries(sister_among([small, other, empty]), [tmp_path / "files"]).entries
-    (found,) = folder_entries(sister_among([small, other, empty, right]), [tmp_path / "files"]).entries
+    (lost,) = folder_entries(sister_among([small, other, empty, odd]), [tmp_path / "files"]).entries
+    (found,) = folder_entries(sister_among([small, odd, right]), [tmp_path / "files"]).entries
 
     for entry in (alone, lost):
         assert entry.model.state == "unfit"
@@ -225,6 +227,20 @@ def test_a_transformer_borrows_from_a_sister(tmp_path: Path) -> None:
     assert found.model.state == "ready"
     assert found.folder == right.folder
     assert found.model.default_steps == 4
+
+
+def test_a_unet_borrows_from_a_sister(tmp_path: Path) -> None:
+    """As a transformer does."""
+    unet = {name: value for name, value in checkpoint_of("sd1-inpaint").items() if ".diffusion_model." in name}
+    write(tmp_path / "files" / "unet.safetensors", unet)
+    sister = sister_of(tmp_path, "sister", "stable_diffusion", 0, ("vae", "text_encoder"))
+    (sister.folder / "transformer" / "config.json").unlink()
+    (sister.folder / "unet").mkdir()
+    (sister.folder / "unet" / "config.json").write_text('{"cross_attention_dim": 768}')
+
+    (entry,) = folder_entries(sister_among([sister]), [tmp_path / "files"]).entries
+
+    assert (entry.folder, entry.model.state) == (sister.folder, "ready")
 
 
 def test_what_only_the_name_tells_is_told_by_the_name(tmp_path: Path) -> None:
