@@ -45,6 +45,7 @@ class Parts:
         self.device = device
         self.residency = residency_for(device)
         self.storage = Storage.PLAIN
+        self._chosen = False
         self.marks: dict[str, Hashable] = {}
         self._specs = specs
         self._identities: dict[str, Hashable] = {}
@@ -62,7 +63,8 @@ class Parts:
 
         What has no room is loaded when it is needed. Raises `BadFiles`.
         """
-        self.choose_storage()
+        if not self._chosen:
+            self.choose_storage()
         sizes = {name: self.bytes_of(name) for name in self.names}
         done, total = 0, max(1, sum(sizes.values()))
         on_part(0.0)
@@ -82,6 +84,7 @@ class Parts:
 
     def choose_storage(self) -> None:
         """Keep weights as it suits the memory that is there."""
+        self._chosen = True
         memory, before = self.residency.memory, self.identities()
         self.storage = Storage.PLAIN
         largest = max((self.bytes_of(name) for name in self.names), default=0)

@@ -20,8 +20,8 @@ from torch.nn import functional
 Between: TypeAlias = Callable[[], None]
 """What is called before each piece."""
 
-PIECE = 4e9
-"""Floating-point operations of a piece: 30 to 100 ms of a core."""
+PIECE = 2e9
+"""Floating-point operations of a piece: 20 to 50 ms of a core."""
 LARGE = 1 << 20
 """Weights of a linear layer that makes large products; others are done before anybody has to wait."""
 KERNEL = 1 << 12
@@ -112,20 +112,26 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
 
 
 def _attention(
-    whole: Callable[..., Tensor], between: Between, query: Tensor, key: Tensor, *rest: Any, **how: Any
+    whole: Callable[..., Tensor],
+    between: Between,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **how: Any,
 ) -> Tensor:
     length = query.shape[-2]
-    count = 1
-    if len(rest) == 1 and not how.get("is_causal") and not how.get("dropout_p"):
-        count = _pieces(query, 4 * query.numel() * key.shape[-2], length)
+    count = 1 if is_causal or dropout_p else _pieces(query, 4 * query.numel() * key.shape[-2], length)
     if count == 1:
-        return whole(query, key, *rest, **how)
-    mask = how.pop("attn_mask", None)
+        return whole(query, key, value, attn_mask, dropout_p, is_causal, **how)
     parts = []
     for begin, end in _ranges(length, count):
         between()
-        seen = mask if mask is None or mask.shape[-2] == 1 else mask[..., begin:end, :]
-        parts.append(whole(query[..., begin:end, :], key, *rest, attn_mask=seen, **how))
+        one_for_all = attn_mask is None or attn_mask.shape[-2] == 1
+        mask = attn_mask if one_for_all else attn_mask[..., begin:end, :]  # type: ignore[index]
+        parts.append(whole(query[..., begin:end, :], key, value, mask, **how))
     return torch.cat(parts, dim=-2)
 
 

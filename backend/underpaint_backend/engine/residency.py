@@ -132,14 +132,16 @@ class Residency:
         leaving = [key for key in self._idle(on_device=True) if key not in stay]
         for key in leaving:
             self._lower(key)
-        self.give_back()
+        if leaving:
+            self.give_back()
         return bool(leaving)
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop networks, wherever they are."""
-        for key in keys:
-            self._held.pop(key, None)
-        self.give_back()
+        gone = [self._held.pop(key) for key in keys if key in self._held]
+        if gone:
+            gone.clear()
+            self.give_back()
 
     def clear(self) -> None:
         """Drop all networks."""

@@ -1,0 +1,249 @@
+"""What is done when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from underpaint_backend.engine.cancel import Cancelled
+from underpaint_backend.engine.device import Device, open_device
+from underpaint_backend.engine.exceptions import OutOfMemory
+from underpaint_backend.engine.ladder import NOTICES, Ladder, Rung
+from underpaint_backend.engine.library import Library, LoadedModel
+from underpaint_backend.engine.packing import bytes_of
+from underpaint_backend.engine.painting import Observer, Painting, paint
+from underpaint_backend.engine.precision import Memory, Storage
+from underpaint_backend.models.catalog import Entry
+
+from tests.backend.engine.cancelling import SetAfter
+from tests.backend.engine.starving import Starved
+from tests.backend.engine.test_painting import PAINTING
+from tests.backend.engine.tiny import build_tiny
+
+BATCH = replace(PAINTING, seeds=(1, 2, 3))
+WIDE = replace(PAINTING, size=(192, 192), source=None, steps=2)
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """A model on the disk. It was made for large pictures, so that nothing is seen in windows."""
+    entry = build_tiny(tmp_path_factory.mktemp("ladder") / "tiny", 9)
+    return replace(entry, model=replace(entry.model, native_area=256 * 256))
+
+
+@pytest.fixture
+def library() -> Library:
+    """A library with nothing in it."""
+    return Library(open_device("cpu"))
+
+
+@pytest.fixture
+def model(library: Library, entry: Entry) -> LoadedModel:
+    """A model that nobody else has."""
+    return loaded(library, entry)
+
+
+def loaded(library: Library, entry: Entry) -> LoadedModel:
+    """The model, loaded."""
+    return library.load(entry, lambda done: None, Event())
+
+
+def painted(model: LoadedModel, painting: Painting, notices: list[str] | None = None) -> NDArray[np.uint8]:
+    """The pictures of a painting; what the artist is told is added to `notices`."""
+    told = [] if notices is None else notices
+    return paint(model, painting, Observer(lambda phase: None, lambda step: None, told.append), Event())
+
+
+def starve(model: LoadedModel, monkeypatch: pytest.MonkeyPatch, part: str, is_too_much: Callable[..., bool]) -> Starved:
+    """Let a network's `forward`, or that of "vae.decode", run out of memory when it is given too much."""
+    name, _, method = part.partition(".")
+    network: Any = model.family.parts[name]
+    starved = Starved(getattr(network, method or "forward"), is_too_much)
+    monkeypatch.setattr(network, method or "forward", starved)
+    return starved
+
+
+def apart(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
+    """The largest difference of two pictures, in levels of 255."""
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+@pytest.mark.parametrize("most", [5, 3, 2, 1])
+def test_a_batch_is_split_until_it_fits(model: LoadedModel, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Three guided images are six at once; whatever fits, the pictures are the same to one level."""
+    expected = painted(model, BATCH)
+    starved = starve(model, monkeypatch, "unet", lambda seen, *_, **__: len(seen) > most)
+    notices: list[str] = []
+
+    assert apart(painted(model, BATCH, notices), expected) <= 1
+    assert model.ladder.rung == Rung.SPLIT
+    assert model.ladder.splits_guidance == (most == 1)
+    assert notices == [NOTICES[Rung.SPLIT]]
+    assert starved.failures > 0
+
+
+def test_a_step_that_failed_is_done_again_and_not_the_job(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out in the third step costs one evaluation: the steps before it are not repeated."""
+    expected = painted(model, PAINTING)
+    calls: list[int] = []
+
+    def is_third(seen: torch.Tensor, *_: Any, **__: Any) -> bool:
+        calls.append(len(seen))
+        return len(calls) == 3
+
+    starve(model, monkeypatch, "unet", is_third)
+
+    assert apart(painted(model, PAINTING), expected) <= 1
+    # two whole steps, the failure, and the rest with guidance in two passes
+    assert calls == [2, 2, 2] + [1, 1] * (PAINTING.steps - 2)
+
+
+def test_decoding_goes_in_tiles(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that the VAE cannot decode as a whole is decoded in tiles that are blended."""
+    expected = painted(model, WIDE)
+    starve(model, monkeypatch, "vae.decode", lambda latents, **_: latents.shape[-1] * model.latent_scale > 128)
+    notices: list[str] = []
+    found = painted(model, WIDE, notices)
+
+    assert found.shape == expected.shape
+    assert model.ladder.tile == 128
+    assert np.abs(found.astype(int) - expected.astype(int)).mean() < 8  # norms see other statistics in tiles
+    assert notices == [NOTICES[Rung.TILE]]
+
+
+def test_the_text_encoder_goes_where_only_one_network_has_room(
+    library: Library, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt stays encoded; what encoded it makes room, and the picture is the same."""
+    painting = replace(PAINTING, guidance=1.0)
+    expected = painted(model, painting)
+    parts = model.family.parts
+    starve(model, monkeypatch, "unet", lambda *_, **__: parts.key("text_encoder") in library.residency)
+
+    np.testing.assert_array_equal(painted(model, painting), expected)
+    assert model.ladder.rung == Rung.ALONE
+
+
+def test_other_models_go_first(library: Library, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is idle makes room, and nothing else changes."""
+    other = build_tiny(tmp_path / "other", 4)
+    loaded(library, other)
+    model = loaded(library, entry)
+    starve(model, monkeypatch, "unet", lambda *_, **__: "other" in library)
+    notices: list[str] = []
+    painted(model, PAINTING, notices)
+
+    assert model.ladder.rung == Rung.EVICT
+    assert "other" not in library
+    assert notices == []
+
+
+@pytest.mark.parametrize(("storage", "rung"), [(Storage.FP8, Rung.FP8), (Storage.FETCHED, Rung.FETCHED)])
+def test_weights_are_kept_smaller(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, storage: Storage, rung: Rung
+) -> None:
+    """Where nothing else helps, the UNet's weights are packed, or read layer by layer; the picture stays near."""
+    painting = replace(PAINTING, guidance=1.0)
+    expected, parts = painted(model, painting), model.family.parts
+    before = bytes_of(parts["unet"])
+    predictor = model.family.predictor
+
+    def starved_predictor(*given: Any) -> Any:
+        return Starved(predictor(*given), lambda *_: parts.storage < storage)
+
+    monkeypatch.setattr(model.family, "predictor", starved_predictor)
+    notices: list[str] = []
+    found = painted(model, painting, notices)
+
+    assert model.ladder.rung == rung
+    assert NOTICES[rung] in notices
+    assert bytes_of(parts["unet"]) < (0.4 if storage == Storage.FP8 else 0.1) * before
+    if storage == Storage.FETCHED:
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert 0 < np.abs(found.astype(int) - expected.astype(int)).mean() < 4
+
+
+def test_cancelling_between_packed_layers_leaves_no_trace(library: Library, entry: Entry) -> None:
+    """Weights that are packed or fetched paint the same picture after a job was cancelled in the middle."""
+    for storage in (Storage.FP8, Storage.FETCHED):
+        chosen = Memory(precision="fp8") if storage == Storage.FP8 else Memory(offload="group")
+        model = loaded(Library(open_device("cpu"), chosen), entry)
+        expected = painted(model, PAINTING)
+        never = SetAfter(float("inf"))
+        paint(model, PAINTING, Observer(lambda phase: None, lambda step: None), never)
+        for part in (0.3, 0.6):
+            ends = SetAfter(part * never.asked)
+            with pytest.raises(Cancelled):
+                paint(model, PAINTING, Observer(lambda phase: None, lambda step: None), ends)
+            np.testing.assert_array_equal(painted(model, PAINTING), expected)
+        assert model.family.parts.storage == storage
+        assert model.ladder.notices == ()  # it was asked for
+
+
+def test_the_end_of_the_ladder_says_the_numbers(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the last rung there is an error with what was needed and what was free, and the next job works."""
+    predictor = model.family.predictor
+    monkeypatch.setattr(model.family, "predictor", lambda *given: Starved(predictor(*given), lambda *_: True))
+    with pytest.raises(OutOfMemory) as caught:
+        painted(model, BATCH)
+    monkeypatch.undo()
+
+    assert "2.7 GB more" in caught.value.info.message  # 2.5 GiB
+    assert "free" in caught.value.info.message
+    assert caught.value.info.code == "out_of_memory"
+    assert painted(model, BATCH).shape == (3, 64, 64, 3)
+
+
+def test_errors_of_other_kinds_pass(model: LoadedModel) -> None:
+    """Nothing is tried again after an error that more memory would not have prevented."""
+
+    def fail() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Ladder(model.family.parts).attempt(effort(), fail)
+    assert model.ladder.rung == Rung.PLAIN
+
+
+def effort() -> Any:
+    """Something that could do with less."""
+    from underpaint_backend.engine.ladder import Effort
+
+    return Effort("denoising", images=4, guided=True)
+
+
+def test_the_next_job_starts_where_the_last_one_ended(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rung that was reached is remembered, so that the next job does not fail first."""
+    starved = starve(model, monkeypatch, "unet", lambda seen, *_, **__: len(seen) > 2)
+    painted(model, BATCH)
+    failures = starved.failures
+    notices: list[str] = []
+    painted(model, BATCH, notices)
+
+    assert starved.failures == failures
+    assert notices == [NOTICES[Rung.SPLIT]]
+
+
+def test_it_goes_back_up_when_memory_is_there_again(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more is free than when it was too little, the next job tries everything at once again."""
+    free = [8 << 30]
+    monkeypatch.setattr(Device, "memory", lambda self: (free[0], 64 << 30))
+    model = loaded(Library(open_device("cpu")), entry)
+    starved = starve(model, monkeypatch, "unet", lambda seen, *_, **__: len(seen) > 2 and free[0] < 16 << 30)
+    painted(model, BATCH)
+    assert model.ladder.rung == Rung.SPLIT
+
+    free[0] = 32 << 30
+    failures = starved.failures
+    painted(model, BATCH)
+
+    assert model.ladder.rung == Rung.PLAIN
+    assert starved.failures == failures
