@@ -21,6 +21,7 @@ from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.exceptions import ModelBroken
 from underpaint_backend.engine.families import Conditions, Family, family_class
 from underpaint_backend.engine.lora import LoraRack, Worn, WrongLora
+from underpaint_backend.engine.precision import Storage
 from underpaint_backend.engine.sources import FolderSource
 
 from tests.backend.engine.tiny import build_tiny, build_tiny_xl
@@ -417,6 +418,27 @@ def test_a_network_that_is_read_again_is_dressed_again(load: Callable[[str], Fam
             for part in family.parts.names:
                 worn.dress(part, family.parts[part])
         assert torch.equal(answer(family), expected)
+
+
+@pytest.mark.parametrize("storage", [Storage.FP8, Storage.FETCHED])
+def test_a_model_with_packed_weights_wears_loras(
+    load: Callable[[str], Family], tmp_path: Path, storage: Storage
+) -> None:
+    """They are added to what its layers say, whatever these are kept in: as much as to weights in full, nearly."""
+    family = load("stable_diffusion")
+    path = lora_for("stable_diffusion", family, tmp_path / "style.safetensors")
+    rack = LoraRack()
+    with wearing(rack, family, [(path, 0.5)]):
+        in_full = answer(family)
+
+    family.parts.storage = storage
+    plain = answer(family)
+    with wearing(rack, family, [(path, 0.5)]):
+        changed = answer(family)
+
+    assert (changed - in_full).norm() <= 0.1 * in_full.norm()  # on a CPU, text encoders have 8 bits in both
+    assert (changed - plain).norm() > 0.2 * plain.norm()
+    assert torch.equal(answer(family), plain)
 
 
 # Bounds
