@@ -46,8 +46,8 @@ def build_tiny(folder: Path, channels: int, **scheduler: Any) -> Entry:
     """
     torch.manual_seed(channels)
     pipeline = StableDiffusionInpaintPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config(WIDTH)),
+        vae=vae(),
+        text_encoder=CLIPTextModel(clip_text(WIDTH)),
         tokenizer=tokenizer(),
         unet=unet(channels),
         scheduler=diffusion_scheduler(**scheduler),
@@ -66,9 +66,9 @@ def build_tiny_xl(folder: Path, channels: int, **scheduler: Any) -> Entry:
     """
     torch.manual_seed(100 + channels)
     pipeline = StableDiffusionXLInpaintPipeline(
-        vae=_vae(scaling_factor=0.13025, force_upcast=True),
-        text_encoder=CLIPTextModel(_text_config(WIDTH // 2)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(WIDTH // 2, hidden_act="gelu", projection_dim=WIDTH)),
+        vae=vae(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=CLIPTextModel(clip_text(WIDTH // 2)),
+        text_encoder_2=CLIPTextModelWithProjection(clip_text(WIDTH // 2, hidden_act="gelu", projection_dim=WIDTH)),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(pad="!"),
         unet=_unet_xl(channels),
@@ -124,14 +124,17 @@ def described(folder: Path, family: str, **changes: Any) -> Entry:
     return Entry(model, folder)
 
 
-def _vae(**changes: Any) -> AutoencoderKL:
+def vae(**changes: Any) -> AutoencoderKL:
+    """The VAE of a Stable Diffusion 1.5."""
     return AutoencoderKL(
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        norm_num_groups=4,
-        **changes,
+        **{
+            "block_out_channels": (8, 16, 16),
+            "down_block_types": ("DownEncoderBlock2D",) * 3,
+            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "latent_channels": 4,
+            "norm_num_groups": 4,
+            **changes,
+        }
     )
 
 
@@ -169,7 +172,8 @@ def _unet_xl(channels: int) -> UNet2DConditionModel:
     )
 
 
-def _text_config(width: int, **changes: Any) -> CLIPTextConfig:
+def clip_text(width: int, **changes: Any) -> CLIPTextConfig:
+    """What CLIP's text encoder is with embeddings of this width."""
     return CLIPTextConfig(
         vocab_size=len(_vocabulary()),
         hidden_size=width,
