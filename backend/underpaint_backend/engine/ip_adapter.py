@@ -54,13 +54,13 @@ class IPAdapter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path, dtype: torch.dtype, **_: Any) -> tuple[Self, dict[str, list[str]]]:
-        """The adapter whose one safetensors file lies in `folder`, and that nothing is missing from it.
+        """The adapter in `folder`, a safetensors file or a folder with one, and that nothing is missing from it.
 
         Raises `BadFiles`, and whatever damaged weights make the libraries raise.
         """
-        files = sorted(Path(folder).glob("*.safetensors"))
+        files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
         if len(files) != 1:
-            raise BadFiles(f"{Path(folder).name} must hold one IP-Adapter, and holds {len(files)}")
+            raise BadFiles(f"{folder.name} must hold one IP-Adapter, and holds {len(files)}")
         weights: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
         for name, weight in load_file(files[0]).items():
             part, _dot, rest = name.partition(".")

@@ -103,9 +103,11 @@ class Library:
         with self.residency.shared():
             family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
         ladder = Ladder(family.parts)
-        scale, takes_mask = ladder.attempt(Effort("loading"), lambda: (family.latent_scale, family.takes_mask))
-        if entry.model.size_multiple % scale:
-            raise ModelBroken(entry.model.name, f"its size multiple must be one of {scale}")
+        scale, multiple, takes_mask = ladder.attempt(
+            Effort("loading"), lambda: (family.latent_scale, family.size_multiple, family.takes_mask)
+        )
+        if entry.model.size_multiple % multiple:
+            raise ModelBroken(entry.model.name, f"its size multiple must be one of {multiple}")
         on_part(0.8)
         with torch.inference_mode(), watching(self.residency, cancelled):
             projection = ladder.attempt(
@@ -119,7 +121,7 @@ class Library:
 
 def _source_of(entry: Entry) -> Source:
     if entry.checkpoint is None:
-        return FolderSource(entry.folder)
+        return FolderSource(entry.folder, entry.elsewhere)
     from .single_file import SingleFileSource
 
     return SingleFileSource(entry.checkpoint, entry.folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +54,28 @@ class Source(ABC):
 
 
 class FolderSource(Source):
-    """A folder in diffusers' layout: one folder for each part."""
+    """A folder in diffusers' layout: one folder for each part. Those in `elsewhere` lie there, also as single files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elsewhere: Mapping[str, Path] | None = None) -> None:
         self.folder = folder
+        self._elsewhere = dict(elsewhere or {})
 
     def has(self, name: str) -> bool:
-        return (self.folder / name).is_dir()
+        return self._place(name).is_dir() or (name in self._elsewhere and self._place(name).is_file())
 
     def config(self, name: str) -> dict[str, Any]:
-        special = {"scheduler": "scheduler/scheduler_config.json", "model_index": "model_index.json"}
-        file = special.get(name, f"{name}/config.json")
-        found: Any = json.loads((self.folder / file).read_text(encoding="utf-8"))
+        if name == "model_index":
+            file = self.folder / "model_index.json"
+        else:
+            file = self._place(name) / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
-            raise BadFiles(f"{file} must hold one object")
+            raise BadFiles(f"{file.parent.name}/{file.name} must hold one object")
         return found
 
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
-        folder = self.folder / name
-        weights = [path.name for path in folder.glob("*.safetensors")]
+        folder = self._place(name)
+        weights = [path.name for path in self._weights(name)]
         if not weights:
             raise BadFiles(_what_is_there_instead(folder))
         variant = "fp16" if all(re.search(r"\.fp16[.-]", name) for name in weights) else None
@@ -83,13 +86,15 @@ class FolderSource(Source):
         return found
 
     def tokenizer(self, name: str, cls: Any) -> Any:
-        return cls.from_pretrained(self.folder / name, local_files_only=True)
+        return cls.from_pretrained(self._place(name), local_files_only=True)
 
     def weight_bytes(self, name: str) -> int:
         return sum(path.stat().st_size for path in self._weights(name))
 
     def anonymous(self, words: str) -> str:
-        return words.replace(str(self.folder), self.folder.name)
+        for folder in (self.folder, *self._elsewhere.values()):
+            words = words.replace(str(folder), folder.name)
+        return words
 
     def identity(self, name: str) -> Hashable:
         """The files behind the weights: links into the hub's cache lead to the same file from every revision."""
@@ -97,7 +102,11 @@ class FolderSource(Source):
         return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
     def _weights(self, name: str) -> list[Path]:
-        return sorted((self.folder / name).glob("*.safetensors"))
+        place = self._place(name)
+        return [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+
+    def _place(self, name: str) -> Path:
+        return self._elsewhere.get(name, self.folder / name)
 
 
 def refuse_gaps(name: str, missing: Sequence[str]) -> None:
