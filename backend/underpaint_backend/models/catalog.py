@@ -25,13 +25,14 @@ from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
-from .offers import Offer, Source, offers
+from .offers import Offer, Source, offers, schedulers_of
+from .schedulers import names
 from .store import Store, cache_folder, folder_is_whole
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "underpaint.json"
-SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "dpm++2m", "unipc")
+SCHEDULERS = names("diffusion")
 """The schedulers of diffusion models, by the names that artists know."""
 
 
@@ -137,4 +138,4 @@ def _read(description: Path, modified: int, size: int) -> Model:
     wire: Any = json.loads(description.read_text(encoding="utf-8"))
     if not isinstance(wire, dict):
         raise ValueError(f"{description.name} must hold one object")
-    return Model.from_wire({"schedulers": SCHEDULERS, **wire})
+    return Model.from_wire({"schedulers": schedulers_of(wire.get("family")), **wire})
