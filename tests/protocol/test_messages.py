@@ -55,7 +55,7 @@ GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
         ("model", ""),
         ("task", "dance"),
         ("task", ["inpaint"]),
-        ("prompt", "x" * 10_001),
+        ("prompt", "x" * 100_001),
         ("prompt", b"bytes"),
         ("prompt", "\ud800"),
         ("image", 7),

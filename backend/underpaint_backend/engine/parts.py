@@ -47,6 +47,8 @@ class Parts:
         self.storage = Storage.PLAIN
         self._chosen = False
         self.marks: dict[str, Hashable] = {}
+        self.dress: Callable[[str, nn.Module], None] | None = None
+        """Hears of each network as it is handed out, to lay something over it."""
         self._specs = specs
         self._identities: dict[str, Hashable] = {}
         self._numbers: dict[str, int] = {}
@@ -101,7 +103,10 @@ class Parts:
 
         Raises `BadFiles`.
         """
-        return self.residency.fetch(self.key(name), self.bytes_of(name), lambda: self._network(name))
+        network = self.residency.fetch(self.key(name), self.bytes_of(name), lambda: self._network(name))
+        if self.dress is not None:
+            self.dress(name, network)
+        return network
 
     def key(self, name: str) -> Key:
         """What tells this network from all others."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -17,12 +18,14 @@ from ..engine import cancel
 from ..engine.denoise import Step
 from ..engine.device import Device
 from ..engine.library import Library, LoadedModel
+from ..engine.lora import LoraRack
 from ..engine.painting import Observer, Painting, paint
 from ..imaging.depth import Pixels
 from ..models.catalog import Entry, find_models
 from ..models.suitability import reason_to_refuse
 from .failures import Refused, explain
 from .inbox import Job
+from .loras import files_of
 from .outbox import Outbox
 from .pictures import Pictures
 from .previews import Previews
@@ -44,6 +47,7 @@ class Worker:
         self._roots = roots
         self._outbox = outbox
         self._library = Library(device)
+        self._rack = LoraRack()
         self._previews = Previews(outbox)
 
     def run(self, job: Job) -> None:
@@ -91,12 +95,28 @@ class Worker:
             progress.report("denoising", step.number / step.total, step.number, step.total)
 
         notices = _notice_of_cut(model, request.prompt)
-        painted = paint(model, painting, Observer(progress.report, on_step, notices.append), job.cancelled)
+        observer = Observer(progress.report, on_step, notices.append)
+        with self._wearing(model, job):
+            painted = paint(model, painting, observer, job.cancelled)
         for index, (seed, picture) in enumerate(zip(painting.seeds, painted, strict=True)):
             progress.report("compositing", index / len(painted))
             self._send(job, index, seed, pictures.finished(picture))
         progress.report("compositing", 1.0)
         return tuple(notice[:500] for notice in notices[:8])
+
+    @contextmanager
+    def _wearing(self, model: LoadedModel, job: Job) -> Iterator[None]:
+        """Within this context the model wears the job's LoRAs, and no others."""
+        parts, description = model.family.parts, model.description
+        choices = files_of(job.submit.request.loras)
+        with ExitStack() as stack:
+            with cancel.cancellable_loading(job.cancelled):
+                worn = stack.enter_context(self._rack.worn(description.name, description.family, parts, choices))
+            parts.dress = worn.dress
+            try:
+                yield
+            finally:
+                parts.dress = None
 
     def _entry(self, model: str) -> Entry:
         entry = find_models(self._roots).get(model)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from underpaint_backend.models.catalog import DESCRIPTION
-from underpaint_protocol.messages import Done, Failed, Request
+from underpaint_protocol.messages import Adapter, Done, Failed, Request
 
 from tests.backend.engine.tiny import build_tiny
 from tests.backend.worker.driving import WorkerProcess, canvas_of, image_of, pictures_of, soft_mask_of
@@ -27,10 +30,24 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     description = folder / "plain" / DESCRIPTION
     tasks = ["inpaint", "text_to_image", "image_to_image"]
     description.write_text(json.dumps({**json.loads(description.read_text()), "tasks": tasks}))
-    worker = WorkerProcess([folder])
-    worker.wait_ready()
-    yield worker
-    assert worker.close() == 0
+    home = tmp_path_factory.mktemp("home")
+    (home / "loras").mkdir()
+    write_lora(home / "loras" / "ink.safetensors", width=32)
+    write_lora(home / "loras" / "large.safetensors", width=2048)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNDERPAINT_HOME", str(home))
+        worker = WorkerProcess([folder])
+        worker.wait_ready()
+        yield worker
+        assert worker.close() == 0
+
+
+def write_lora(path: Path, width: int) -> None:
+    """A LoRA as diffusers writes them, for a UNet whose text has `width` numbers for each token."""
+    draw = torch.Generator().manual_seed(width)
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    down, up = (torch.randn(shape, generator=draw) for shape in ((2, width), (32, 2)))
+    save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, path)
 
 
 def test_a_picture_is_painted_anew_as_far_as_the_strength_says(worker: WorkerProcess) -> None:
@@ -58,7 +75,8 @@ def test_a_prompt_that_is_cut_says_where(worker: WorkerProcess) -> None:
     messages = worker.run(replace(PLAIN, prompt=words))
     assert isinstance(messages[-1], Done)
     [notice] = messages[-1].notices
-    assert "cut before “word" in notice
+    assert "cut before “" in notice
+    assert "word6 word7" in notice
     assert worker.run(PLAIN)[-1].notices == ()  # type: ignore[attr-defined]
 
 
@@ -68,6 +86,8 @@ def test_a_prompt_that_is_cut_says_where(worker: WorkerProcess) -> None:
         (replace(PLAIN, references=(image_of(CANVAS),)), "too_many_references"),
         (replace(PLAIN, width=7, height=7), "wrong_size"),
         (replace(REFINE, task="edit"), "unsupported_task"),
+        (replace(PLAIN, loras=(Adapter("../ink"),)), "unknown_lora"),
+        (replace(PLAIN, loras=(Adapter("large"),)), "wrong_lora"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_the_next_job_works(
@@ -90,3 +110,17 @@ def test_the_full_size_is_painted_and_not_scaled_up(worker: WorkerProcess) -> No
         return float(np.abs(np.diff(picture[..., :3].astype(float), axis=0)).mean())
 
     assert detail(full) > detail(scaled)
+
+
+def test_a_lora_changes_one_job_and_no_other(worker: WorkerProcess) -> None:
+    """As far as its weight says; afterwards the model is what it was."""
+
+    def painted(*loras: Adapter) -> np.ndarray:
+        [picture] = pictures_of(worker.run(replace(PLAIN, loras=loras)))
+        return picture.astype(float)
+
+    plain = painted()
+    full, half = painted(Adapter("ink")), painted(Adapter("ink.safetensors", 0.5))
+    assert np.abs(full - plain).mean() > np.abs(half - plain).mean() > 0
+    np.testing.assert_array_equal(painted(Adapter("ink", 0.0)), plain)
+    np.testing.assert_array_equal(painted(), plain)
