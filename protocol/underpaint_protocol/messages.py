@@ -112,7 +112,8 @@ class Request(Record):
     `image` is the part of the canvas around the selection and `mask`, of the same size, the selection. Without an
     image, `width` and `height` are the size of the new picture. `None` for scheduler, guidance or steps takes the
     model's own default. A large area is painted at the model's own size and scaled up, or with `full_size` at up to 4
-    megapixels, in windows where the model was trained for less. `references` are pictures of any size to take something from; `loras` change the model.
+    megapixels, in windows where the model was trained for less. `references` are pictures of any size to take something
+    from; `loras` change the model.
     """
 
     model: str = text(100, pattern=MODEL_ID)
@@ -146,7 +147,8 @@ class Model(Record):
     The model paints best at about `native_area` square pixels, with sides that are multiples of `size_multiple`. It
     takes up to `max_references` reference pictures. Only what is "ready" can be used at once; what is "absent" has to
     be fetched first, which are `download` bytes, and what is "unfit" cannot run here, of which `detail` says why.
-    `gated` models want their licence accepted by whoever fetches them. `memory` is about how many bytes it takes.
+    `gated` models want their licence accepted by whoever fetches them, and `detail` says where. `memory` is about how
+    many bytes it takes.
     """
 
     id: str = text(100, pattern=MODEL_ID)
