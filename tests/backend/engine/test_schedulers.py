@@ -70,10 +70,11 @@ def test_noise_levels_are_the_models_own() -> None:
         assert build(name, EULER_CONFIG).config.beta_end == 0.012
 
 
-def test_latents_are_never_clipped() -> None:
-    """A configuration that does not speak of clipping does not cause any: latents have no range."""
-    for name in ("ddim", "ddpm"):
-        assert build(name, EULER_CONFIG).config.clip_sample is False
+@pytest.mark.parametrize("config", [EULER_CONFIG, {**EULER_CONFIG, "clip_sample": True}])
+def test_latents_are_never_clipped(config: dict[str, Any]) -> None:
+    """Latents have no range, whether a configuration speaks of clipping or not."""
+    for name in ("ddim", "ddpm", "heun", "lcm"):
+        assert build(name, config).config.clip_sample is False
 
 
 def test_unknown_names_are_refused() -> None:
@@ -138,6 +139,24 @@ def test_flow_models_are_known_by_their_configuration(config: dict[str, Any]) ->
 
     assert float(schedule.timesteps[0]) == pytest.approx(1000)
     assert float(schedule.scheduler.sigmas[0]) == pytest.approx(1)
+
+
+def test_flow_models_of_other_schedulers_keep_their_shift() -> None:
+    """Other schedulers call Euler's `shift` `flow_shift`."""
+    levels = [
+        Schedule.of("heun", {"use_flow_sigmas": True, "flow_shift": 3.0}, 4, sigmas=SIGMAS).timesteps.tolist(),
+        Schedule.of(
+            "heun", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, 4, sigmas=SIGMAS
+        ).timesteps.tolist(),
+    ]
+
+    assert levels[0] == levels[1]
+    assert levels[0][1] == pytest.approx(900)
+
+
+def test_unipc_begins_below_pure_noise() -> None:
+    """It takes the logarithm of what is left of the picture, which must not be nothing."""
+    assert 0 < float(Schedule.of("unipc", FLUX, 4, mu=0.8, sigmas=SIGMAS).level(0).clean) < 1e-5
 
 
 def test_flow_levels_are_shifted_as_far_as_asked() -> None:
