@@ -96,12 +96,12 @@ class _CheckedCalls(TorchFunctionMode):
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
-    """The network, its repeated blocks at every depth, and what can take long on a CPU: convolutions and norms."""
+    """The network, its repeated blocks at every depth, and what takes long on a CPU and a large picture."""
     parts = {network}
     for module in network.modules():
         if isinstance(module, nn.ModuleList):
             parts.update(block for block in module if block is not None)  # diffusers' lists have gaps
-        elif isinstance(module, (nn.Conv2d, nn.GroupNorm)):
+        elif isinstance(module, (nn.Conv2d, nn.GroupNorm, nn.SiLU, nn.GELU)):
             parts.add(module)
     return list(parts)
 

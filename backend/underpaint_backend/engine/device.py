@@ -10,9 +10,17 @@ from dataclasses import dataclass
 import psutil  # type: ignore[import-untyped]
 import torch
 
-SIGNS = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a memory object")
-"""Words that errors of want of memory have; they come from torch, oneDNN, safetensors and C++ in classes of all kinds.
-"""
+SIGNS = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a memory object",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
+"""Words that errors of want of memory have; they come from torch, safetensors, C++, and from oneDNN, which says no more
+than that it could not, in classes of all kinds."""
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 

@@ -80,6 +80,11 @@ class Ladder:
         self._settle()
 
     @property
+    def reached(self) -> frozenset[Rung]:
+        """All that is in use."""
+        return frozenset(self._reached)
+
+    @property
     def rung(self) -> Rung:
         """The lowest that was reached."""
         return max(self._reached, default=Rung.PLAIN)

@@ -98,7 +98,7 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
         return functional.conv2d(
             inputs, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups
         )
-    strips = []
+    output: Tensor | None = None
     for begin, end in _ranges(rows, count):
         between()
         top, bottom = begin * stride - padding, (end - 1) * stride - padding + kernel
@@ -107,8 +107,12 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
         if any(missing):
             strip = functional.pad(strip, (0, 0, *missing))
         sides = (0, int(module.padding[1]))
-        strips.append(functional.conv2d(strip, module.weight, module.bias, module.stride, sides, 1, module.groups))
-    return torch.cat(strips, dim=-2)
+        made = functional.conv2d(strip, module.weight, module.bias, module.stride, sides, 1, module.groups)
+        if output is None:
+            output = made.new_empty(*made.shape[:2], rows, made.shape[-1])
+        output[..., begin:end, :] = made
+    assert output is not None
+    return output
 
 
 def _attention(
