@@ -102,6 +102,7 @@ def test_errors_are_seen(cls: type[Schedule]) -> None:
     assert preview_error(cls(right.scheduler, right.timesteps), SHAPE) > 1e-3
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["begins anywhere", "told where to begin"])
 @pytest.mark.parametrize(
     "scheduler",
     [
@@ -119,9 +120,11 @@ def test_errors_are_seen(cls: type[Schedule]) -> None:
     ],
     ids=lambda scheduler: f"{type(scheduler).__name__} {scheduler.config.get('prediction_type', '')}",
 )
-def test_a_scheduler_that_another_drives_is_understood(scheduler: Any) -> None:
+def test_a_scheduler_that_another_drives_is_understood(scheduler: Any, told: bool) -> None:
     """A pipeline of diffusers, which keeps no count of its own, gets right previews at every evaluation."""
     scheduler.set_timesteps(12, device="cpu")
+    if told and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
     timesteps = scheduler.timesteps
     if scheduler.config.get("use_flow_sigmas"):  # its timesteps are cut to whole numbers
         timesteps = scheduler.sigmas[:-1] * 1000
