@@ -84,6 +84,22 @@ def is_out_of_memory(error: Exception) -> bool:
     return any(sign in words for sign in SIGNS)
 
 
+def leave_onednn() -> bool:
+    """Calculate without oneDNN on a CPU, more slowly. Whether it was in use.
+
+    A function that it once had no memory to compile, it refuses ever after, however much there is then.
+    """
+    if not torch.backends.mkldnn.enabled:
+        return False
+    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+    return True
+
+
+def return_to_onednn() -> None:
+    """Calculate with oneDNN again."""
+    torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]
+
+
 def bytes_wanted(error: Exception) -> int | None:
     """The bytes that could not be had, where the message says."""
     match = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)

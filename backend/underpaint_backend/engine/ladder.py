@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from .device import bytes_wanted, is_out_of_memory
+from .device import bytes_wanted, is_out_of_memory, leave_onednn, return_to_onednn
 from .exceptions import OutOfMemory
 from .parts import Parts
 from .precision import Storage, words_for
@@ -101,6 +101,7 @@ class Ladder:
             self.at_once, self.splits_guidance, self.tile, self._alone, self._room = None, False, None, False, 0
             self.parts.choose_storage()
             self._settle()
+            return_to_onednn()
         self.parts.residency.alone = self._alone
 
     def attempt(self, effort: Effort, work: Callable[[], T]) -> T:
@@ -115,10 +116,12 @@ class Ladder:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    wanted = bytes_wanted(error)
+                    wanted, stuck = bytes_wanted(error), "primitive" in str(error)
                     log.info("%s: %s", effort.name, str(error).splitlines()[0] if str(error) else "no memory")
             # Only now that the exception is gone are the tensors on its way gone, too.
             self.parts.residency.give_back()
+            if stuck and leave_onednn():
+                continue
             free = self.parts.device.memory()[0]
             if not self._climb(effort, used):
                 raise OutOfMemory(wanted, free)
