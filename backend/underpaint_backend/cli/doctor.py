@@ -42,7 +42,7 @@ async def _examine() -> int:
 
 
 async def _models() -> tuple[bool, str]:
-    names = list(find_models(default_roots()))
+    names = [name for name, entry in find_models(default_roots()).items() if entry.model.state == "ready"]
     return bool(names), ", ".join(names) or "none. Install Underpaint again."
 
 

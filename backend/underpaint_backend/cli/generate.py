@@ -41,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lora",
-        type=_lora,
         action="append",
         default=[],
         metavar="NAME[:WEIGHT]",
@@ -108,7 +107,7 @@ def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order
         scheduler=arguments.scheduler,
         seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
         full_size=arguments.full_size,
-        loras=tuple(arguments.lora),
+        loras=tuple(map(_lora, arguments.lora)),
     )
     if arguments.image is None:
         return Image.new("RGBA", (width, height)), Order(settings, Box(0, 0, width, height))
@@ -125,9 +124,7 @@ def _lora(words: str) -> Adapter:
     try:
         return Adapter(name, float(weight)) if name else Adapter(words)
     except (ValueError, InvalidField) as error:
-        raise argparse.ArgumentTypeError(
-            f"it must be like ink or ink:0.8 with a weight from -4 to 4 ({error})"
-        ) from None
+        raise CommandError(f"it must be like ink or ink:0.8 with a weight from -4 to 4 ({error})") from None
 
 
 def _size(words: str) -> tuple[int, int]:

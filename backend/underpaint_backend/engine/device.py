@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ class Device:
         """Hand the memory of tensors that are gone back to the device."""
         if self.torch_device.type != "cpu":
             torch.get_device_module(self.torch_device).empty_cache()
+        elif platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)  # it keeps what was small, and that adds up
 
 
 def open_device(wanted: str = "auto") -> Device:
@@ -81,7 +84,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     words = str(error).lower()
-    return any(sign in words for sign in SIGNS)
+    # Libraries that load files hide what went wrong behind errors of their own.
+    behind = error.__cause__ or error.__context__
+    return any(sign in words for sign in SIGNS) or (isinstance(behind, Exception) and is_out_of_memory(behind))
 
 
 def leave_onednn() -> bool:

@@ -94,7 +94,7 @@ class Evaluation:
                 region=self._region(window),
             )
             if kind == "negative" and conditions.negative_prompt is not None:
-                conditions = replace(conditions, prompt=conditions.negative_prompt)
+                conditions = replace(conditions, prompt=conditions.negative_prompt, negative=True)
             if kind != "both":
                 conditions = replace(conditions, negative_prompt=None)
             self._predictors[key] = self._model.family.predictor(conditions, images)

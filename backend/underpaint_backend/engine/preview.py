@@ -5,6 +5,7 @@ The projection is fitted to the loaded VAE itself. It costs one small matrix pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from torch.nn import functional
 
 PICTURES = 8
 SIDE = 128
-"""The fit looks at 8 pictures of 128 px: 2048 cells of a VAE that divides sides by 8, for 5 unknowns per colour."""
+"""The fit looks at 8 pictures of 128 px at least: 2048 cells of a VAE that divides sides by 8, for 5 unknowns."""
+CELLS_PER_UNKNOWN = 16
+"""With fewer, what fits these pictures would fit no other: FLUX.2 has 129 unknowns, and 64 cells in a picture."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class LatentToRGB:
 
         `encode` makes latents [B, C, h, w], as the denoiser sees them, from pictures [B, 3, H, W] in -1..1.
         """
-        pictures = drawn_pictures(PICTURES, SIDE, seed=0)
-        latents = torch.cat([encode(picture.to(device)).float().cpu() for picture in pictures[:, None]])
+        first = encode(drawn_pictures(1, SIDE, seed=0).to(device))
+        unknowns, cells = first.shape[1] + 1, first[0, 0].numel()
+        pictures = drawn_pictures(max(PICTURES, math.ceil(CELLS_PER_UNKNOWN * unknowns / cells)), SIDE, seed=0)
+        rest = (encode(picture.to(device)) for picture in pictures[1:, None])
+        latents = torch.cat([part.float().cpu() for part in (first, *rest)])
         colours = functional.interpolate(pictures, size=latents.shape[-2:], mode="area")
         known = latents.movedim(1, -1).flatten(0, 2)
         known = torch.cat([known, torch.ones(len(known), 1)], dim=1)

@@ -129,7 +129,8 @@ class SingleFileSource(Source):
         return str(self.checkpoint.resolve()), status.st_size, status.st_mtime_ns, name
 
     def _place(self, name: str) -> Path:
-        return next((place for place in self._places if (place / name).exists()), self._places[-1])
+        wanted = "model_index.json" if name == "model_index" else name
+        return next((place for place in self._places if (place / wanted).exists()), self._places[-1])
 
     def _tensors(self, name: str) -> list[str]:
         """The names of a part's tensors in the file."""

@@ -97,9 +97,9 @@ class FolderSource(Source):
         return words
 
     def identity(self, name: str) -> Hashable:
-        """The files behind the weights: links into the hub's cache lead to the same file from every revision."""
-        files = (path.resolve() for path in self._weights(name))
-        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+        """The files behind the weights: links into the hub's cache lead to the same file from every repository."""
+        states = [path.stat() for path in self._weights(name)]
+        return tuple((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
 
     def _weights(self, name: str) -> list[Path]:
         place = self._place(name)

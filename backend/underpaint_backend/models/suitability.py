@@ -58,11 +58,3 @@ def offers(schedulers: Sequence[str], name: str) -> bool:
         return bool(parse_hybrid(name, schedulers))
     except ValueError:
         return False
-
-
-def steps_of(request: Request, model: Model) -> int:
-    """The steps that a request takes of a model that offers its scheduler; a hybrid says how many they are."""
-    name = request.scheduler or model.default_scheduler
-    if is_hybrid(name):
-        return sum(stage.steps for stage in parse_hybrid(name, model.schedulers))
-    return request.steps or model.default_steps

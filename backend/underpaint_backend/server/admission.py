@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Limits, Model, Request
 
-from ..models.suitability import reason_to_refuse, steps_of
+from ..models.schedulers import steps_of
+from ..models.suitability import reason_to_refuse
 from .sessions import Job
 
 
@@ -43,7 +44,8 @@ def refuse_now(request: Request, jobs: Iterable[Job], work: int, used: int, limi
 
 def work_of(request: Request, model: Model) -> int:
     """What a request costs, in megapixel steps, rounded up: its area times its pictures times their steps."""
-    return math.ceil(request.width * request.height * request.batch * steps_of(request, model) / 1e6)
+    steps = steps_of(request.scheduler or model.default_scheduler, request.steps or model.default_steps)
+    return math.ceil(request.width * request.height * request.batch * steps / 1e6)
 
 
 def _reason_in_limits(request: Request, limits: Limits) -> ErrorInfo | None:

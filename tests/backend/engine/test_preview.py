@@ -32,6 +32,22 @@ def test_colours_that_are_in_the_latents_come_out() -> None:
     assert float((shown[0].float() - wanted).abs().max()) <= 1
 
 
+def test_many_channels_are_fitted_to_more_than_the_pictures_that_were_seen() -> None:
+    """With 128 channels at a sixteenth, as FLUX.2 has them, other pictures come out nearly as well."""
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(128, 3, 16, 16, generator=draw)
+
+    def encode(pictures: Tensor) -> Tensor:
+        return functional.conv2d(pictures, weight, stride=16).mul(0.4).sin()  # which colours do not go through whole
+
+    projection = LatentToRGB.of(encode, CPU)
+    others = drawn_pictures(8, 128, seed=7)
+    wanted = functional.avg_pool2d(others, 16).movedim(1, -1)
+    missed = (encode(others).movedim(1, -1) @ projection.weight + projection.bias - wanted).square().sum()
+    explained = float(1 - missed / (wanted - wanted.mean((0, 1, 2))).square().sum())
+    assert explained > 0
+
+
 def test_the_projection_is_fitted_to_the_loaded_vae(tiny_plain: LoadedModel) -> None:
     """The fit of a real VAE, even of one that was never trained, is the best linear one."""
     pictures = drawn_pictures(8, 128, seed=0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from underpaint_backend.models.suitability import offers, reason_to_refuse, steps_of
+from underpaint_backend.models.suitability import offers, reason_to_refuse
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Model, Request
 
@@ -77,10 +77,3 @@ def test_what_cannot_be_done_is_refused(code: str, request_: Request, changes: d
 def test_half_a_hybrid_is_none(name: str) -> None:
     """Two schedulers, each with its steps, or one without."""
     assert not offers(MODEL.schedulers, name)
-
-
-def test_a_hybrid_says_how_many_steps_it_takes() -> None:
-    """Whoever counts work counts these."""
-    assert steps_of(replace(PLAIN, scheduler="ddim:5+dpm++2m:3", steps=50), MODEL) == 8
-    assert steps_of(replace(PLAIN, steps=50), MODEL) == 50
-    assert steps_of(PLAIN, MODEL) == 12

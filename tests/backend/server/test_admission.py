@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from underpaint_backend.server.admission import refuse_now
+from underpaint_backend.server.admission import refuse_now, work_of
 from underpaint_backend.server.sessions import Job, Session
-from underpaint_protocol.messages import Limits, Submit
+from underpaint_protocol.messages import Limits, Model, Request, Submit
 
 from tests.backend.server.calling import INPAINT
 
@@ -43,3 +43,13 @@ def test_an_allowance_says_when_there_is_a_new_one() -> None:
     reason = refuse_now(INPAINT, [], 30, 10, LIMITS)
     assert reason is not None
     assert "00:00 UTC" in reason.hint
+
+
+def test_work_is_area_times_pictures_times_steps() -> None:
+    """Rounded up; a hybrid says itself how many steps it takes."""
+    model = Model("m", "M", "f", ("text_to_image",), ("ddim", "ddpm"), 1 << 14, 8, 12, 2.5, "ddim")
+    request = Request("m", "text_to_image", 1000, 1000, batch=2)
+    assert work_of(request, model) == 24
+    assert work_of(replace(request, steps=5), model) == 10
+    assert work_of(replace(request, steps=5, scheduler="ddim:30+ddpm:20"), model) == 100
+    assert work_of(Request("m", "text_to_image", 10, 10), model) == 1

@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 from transformers import T5Tokenizer as Tokenizer
 
+from ...models.schedulers import steps_of
 from ..denoise import Predict
 from ..exceptions import BadFiles
 from ..flow import even_sigmas, fitted_size, linear_shift, pack, positions, resized, unpack
@@ -186,7 +187,7 @@ class Flux1(Family):
         return resized(picture, fitted_size((width, height), REFERENCE_AREA, self.size_multiple))
 
     def schedule(self, name: str, steps: int, strength: float, size: tuple[int, int]) -> Schedule:
-        config, mu = self.scheduler_config, None
+        config, mu, steps = self.scheduler_config, None, steps_of(name, steps)
         if config.get("use_dynamic_shifting"):
             mu = linear_shift((size[0] // self.size_multiple) * (size[1] // self.size_multiple), config)
         return Schedule.of(name, config, steps, strength, mu=mu, sigmas=even_sigmas(steps))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...imaging.resize import resize_picture
+from ...models.schedulers import steps_of
 from ..denoise import Predict
 from ..exceptions import BadFiles
 from ..flow import even_sigmas, positions
@@ -156,6 +157,7 @@ class Flux2(Family):
 
     def schedule(self, name: str, steps: int, strength: float, size: tuple[int, int]) -> Schedule:
         tokens = (size[0] // self.latent_scale) * (size[1] // self.latent_scale)
+        steps = steps_of(name, steps)
         mu = empirical_shift(tokens, steps)
         return Schedule.of(name, self.scheduler_config, steps, strength, mu=mu, sigmas=even_sigmas(steps))
 
