@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="a folder of other models than those two")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    entries = list(find_models([arguments.models]).values()) if arguments.models else [built_sd(), built_flux()]
+    entries = entries_in(arguments.models) if arguments.models else [built_sd(), built_flux()]
     show(measure(entries, arguments.runs, arguments.side), arguments.json)
 
 
@@ -150,6 +150,11 @@ def predictor(
     )
     timesteps = family.schedule(model.description.default_scheduler, 4, 1.0, (side, side)).timesteps
     return family.predictor(conditions, 1), timesteps[2]
+
+
+def entries_in(folder: Path) -> list[Entry]:
+    """The models in a folder, without those of the catalog that are elsewhere."""
+    return [entry for entry in find_models([folder]).values() if entry.folder.parent == folder]
 
 
 def built_sd() -> Entry:

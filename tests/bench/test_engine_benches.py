@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from underpaint_backend.models.catalog import find_models
-
 
 def test_cache() -> None:
     """Prompts a, b, a are encoded twice, and two models that fit are read twice in all."""
@@ -21,9 +19,9 @@ def test_cache() -> None:
 
 def test_cancel(tiny_models: Path) -> None:
     """Both tiny models are cancelled in all five places."""
-    from cancel import measure
+    from cancel import entries_in, measure
 
-    figure = measure(list(find_models([tiny_models]).values()), runs=1, side=64)
+    figure = measure(entries_in(tiny_models), runs=1, side=64)
 
     assert len(figure.rows) == 10
     assert 0 < figure.value < 2000
