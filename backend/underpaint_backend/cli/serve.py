@@ -19,6 +19,7 @@ from ..server.access.tls import BadCertificate, fingerprint, server_context
 from ..server.access.tokens import Tokens
 from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.hosts.local import LocalHost, LocalOptions
+from ..worker.interface import OFFLOADS, PRECISIONS
 from . import CommandError, place
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="threads for computing on the CPU")
     parser.add_argument(
         "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
+    )
+    memory = parser.add_argument_group("memory (default: what suits the memory that is there)")
+    memory.add_argument("--memory-gib", type=_fraction, metavar="N", help="for models on the device, at most")
+    memory.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the models' numbers")
+    memory.add_argument(
+        "--offload", choices=OFFLOADS, default="auto", help="group fetches each layer as it is needed: slow, but small"
     )
     keeping = parser.add_argument_group("what is kept")
     keeping.add_argument("--keep-hours", type=_positive, default=24, metavar="N", help="for pictures nobody came for")
@@ -106,7 +113,8 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
         _remember(arguments, url)
         print(f"Underpaint listens on {url}", flush=True)
 
-    host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models))
+    memory = (arguments.memory_gib, arguments.precision, arguments.offload)
+    host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models, *memory))
     try:
         await serve_until_signal(Daemon(host, options), listening)
     except OSError as error:
@@ -163,6 +171,9 @@ def _remember(arguments: argparse.Namespace, url: str) -> None:
     """Write down how this daemon was started, so that the plugin's button can start it again."""
     listen = place.Place(arguments.listen.host, int(url.rpartition(":")[2]))
     words = ["serve", "--listen", str(listen), "--device", arguments.device]
+    words += ["--precision", arguments.precision, "--offload", arguments.offload]
+    if arguments.memory_gib is not None:
+        words += ["--memory-gib", str(arguments.memory_gib)]
     if arguments.threads is not None:
         words += ["--threads", str(arguments.threads)]
     for folder in arguments.models:

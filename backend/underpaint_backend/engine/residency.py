@@ -171,6 +171,8 @@ class Residency:
                 return
             self._lower(key)
             self.give_back()
+        if self.memory.limit is not None and self._free() < size:
+            raise torch.OutOfMemoryError(f"tried to allocate {size} bytes, and {max(0, self._free())} were left")
 
     def _idle(self, *, on_device: bool) -> list[Key]:
         """Those that nobody uses, the ones used least recently first."""

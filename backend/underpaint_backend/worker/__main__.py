@@ -13,7 +13,7 @@ from typing import BinaryIO, NoReturn
 
 from ..models.catalog import default_roots
 from .inbox import Inbox
-from .interface import Ready
+from .interface import OFFLOADS, PRECISIONS, Ready
 from .outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,16 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     import torch
 
     from ..engine.device import open_device
+    from ..engine.precision import Memory as MemoryChoice
     from .worker import Worker
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = open_device(options.device)
     inbox.memory = device.memory
-    worker = Worker(device, options.models or default_roots(), outbox)
+    limit = None if options.memory_gib is None else int(options.memory_gib * (1 << 30))
+    memory = MemoryChoice(limit, precision=options.precision, offload=options.offload)
+    worker = Worker(device, options.models or default_roots(), outbox, memory)
     outbox.send(Ready(device.name))
     log.info("ready on %s", device.name)
     while True:
@@ -62,6 +65,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -P -m underpaint_backend.worker", description=__doc__)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... (default: the best there is)")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch decides)")
+    parser.add_argument("--memory-gib", type=float, help="for models on the device (default: what is there)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the models' numbers")
+    parser.add_argument("--offload", choices=OFFLOADS, default="auto", help="whether weights wait elsewhere")
     parser.add_argument("--models", type=Path, action="append", help="a folder of models; may be repeated")
     return parser.parse_args()
 

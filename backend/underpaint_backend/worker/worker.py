@@ -20,6 +20,7 @@ from ..engine.device import Device
 from ..engine.library import Library, LoadedModel
 from ..engine.lora import LoraRack
 from ..engine.painting import Observer, Painting, paint
+from ..engine.precision import Memory as MemoryChoice
 from ..imaging.depth import Pixels
 from ..models.catalog import Entry, find_models
 from ..models.suitability import reason_to_refuse
@@ -42,11 +43,13 @@ MOST_AREA = 4 << 20
 class Worker:
     """Runs jobs, one after another, on one device."""
 
-    def __init__(self, device: Device, roots: Sequence[Path], outbox: Outbox) -> None:
+    def __init__(
+        self, device: Device, roots: Sequence[Path], outbox: Outbox, memory: MemoryChoice | None = None
+    ) -> None:
         self.device = device
         self._roots = roots
         self._outbox = outbox
-        self._library = Library(device)
+        self._library = Library(device, memory)
         self._rack = LoraRack()
         self._previews = Previews(outbox)
 

@@ -119,6 +119,7 @@ def test_the_daemon_writes_down_how_to_start_it_again(tmp_path: Path, pair: Pair
     """The plugin's button starts the same daemon, at the same port, and may say another port yet."""
     words = ["--listen", "127.0.0.1:0", "--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)]
     more = ["--allow-host", "box.example", "--allow-origin", "https://a.example", "--threads", "1", "--keep-hours", "3"]
+    more += ["--memory-gib", "1.5", "--precision", "float32", "--offload", "none"]
     with launched(tmp_path / "home", *words, *more) as daemon:
         command = json.loads((daemon.home / "launch.json").read_text())
     assert command[:5] == [sys.executable, "-P", "-m", "underpaint_backend", "serve"]

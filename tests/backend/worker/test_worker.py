@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -330,3 +331,16 @@ def test_an_unknown_device_ends_the_worker(models_folder: Path) -> None:
 
     assert worker.process.wait(60) == 1
     worker.close()
+
+
+def test_a_worker_keeps_to_the_memory_that_it_is_given(models_folder: Path) -> None:
+    """Too little for any model is an error with numbers, and a little more is enough."""
+    for limit, expected in (("0.00001", Failed), ("1", Done)):
+        worker = WorkerProcess([models_folder], "--memory-gib", limit, "--offload", "none", "--precision", "float32")
+        worker.wait_ready()
+        end = worker.run(INPAINT, *PIXELS)[-1]
+        assert isinstance(end, expected), end
+        if isinstance(end, Failed):
+            assert end.error.code == "out_of_memory"
+            assert re.search(r"\d+ [MG]B", end.error.message)
+        worker.close()

@@ -48,11 +48,18 @@ MAX_FAILED_STARTS = 3
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """How the worker is started: its device, its number of threads (None: torch decides), and more model folders."""
+    """How the worker is started: its device, its number of threads (None: torch decides), and more model folders.
+
+    `memory_gib` bounds what models take on the device (None: what is there); `precision` and `offload` are how they are
+    kept there, in the words of `worker.interface`.
+    """
 
     device: str = "auto"
     threads: int | None = None
     model_roots: Sequence[Path] = ()
+    memory_gib: float | None = None
+    precision: str = "auto"
+    offload: str = "auto"
 
 
 class _Run:
@@ -338,6 +345,9 @@ def _kill(process: Process) -> None:
 
 def _command(options: LocalOptions, roots: Sequence[Path]) -> list[str]:
     command = [sys.executable, "-P", "-m", "underpaint_backend.worker", "--device", options.device]
+    command += ["--precision", options.precision, "--offload", options.offload]
+    if options.memory_gib is not None:
+        command += ["--memory-gib", str(options.memory_gib)]
     if options.threads is not None:
         command += ["--threads", str(options.threads)]
     for root in roots:
