@@ -140,7 +140,7 @@ TABLE: Dict[str, Row] = {
     ),
     "wrong_size": Row(
         "Pictures of this size cannot be painted: {detail}.",
-        "Choose a size between 64 and 4096 px on each side, and at most 4 megapixels for one pass.",
+        "Choose a larger area.",
     ),
     "wrong_mask_size": Row(
         "The selection mask does not fit the picture: {detail}.",
@@ -253,7 +253,7 @@ TABLE: Dict[str, Row] = {
     ),
     "not_finite": Row(
         "The model “{model}” made no picture: its numbers overflowed.",
-        "Lower the guidance, or choose another scheduler or seed.",
+        "Lower the guidance, or choose another scheduler or seed. If it always happens, fetch the model again.",
     ),
     "shutting_down": Row(
         "The daemon is being stopped.",

@@ -40,6 +40,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"underpaint: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except OSError as error:  # a folder of Underpaint's that cannot be made or written, or a full disk
+        print(f"underpaint: {error.filename or 'its files'} cannot be used: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, EOFError):
+        print(file=sys.stderr)
         return 130
     return code

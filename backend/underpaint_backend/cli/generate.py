@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, help="0.01 to 1; less keeps more of what is there")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--scheduler")
+    parser.add_argument("--scheduler", help="such as ddim, or ddim:30+ddpm:20, which changes over")
     parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a random one)")
     reach.add_arguments(parser)
 

@@ -8,17 +8,19 @@ import errno
 import ipaddress
 import json
 import logging
+import os
 import ssl
 import sys
 from pathlib import Path
 
-from underpaint_protocol.locations import launch_file, token_file
+from underpaint_protocol.locations import data_folder, launch_file, token_file
 
 from ..server.access.handshake import Gate
 from ..server.access.tls import BadCertificate, fingerprint, server_context
 from ..server.access.tokens import Tokens
 from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.hosts.local import LocalHost, LocalOptions
+from ..server.journal.claim import TAKEN, claim
 from ..worker.interface import OFFLOADS, PRECISIONS
 from . import CommandError, place
 
@@ -113,6 +115,7 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
         _remember(arguments, url)
         print(f"Underpaint listens on {url}", flush=True)
 
+    _refuse_a_second_one()
     memory = (arguments.memory_gib, arguments.precision, arguments.offload)
     host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models, *memory))
     try:
@@ -124,10 +127,21 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
         raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from None
 
 
+def _refuse_a_second_one() -> None:
+    """Raises `CommandError` if a daemon of this user has the journal; this one would be of no use to anybody."""
+    data_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        os.close(claim(data_folder() / "journal.sqlite.lock"))
+    except OSError as error:
+        if error.errno in TAKEN:
+            raise CommandError("a daemon of yours is running already. Use it, or stop it first") from None
+        log.warning("this file system knows no locks: %s", error)
+
+
 def _tokens() -> Tokens:
     try:
         return Tokens(token_file())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(str(error)) from None
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .exceptions import BadFiles
+
 PICTURES = 8
 SIDE = 128
 """The fit looks at 8 pictures of 128 px at least: 2048 cells of a VAE that divides sides by 8, for 5 unknowns."""
@@ -33,12 +35,16 @@ class LatentToRGB:
         """The least-squares projection for the VAE behind `encode`.
 
         `encode` makes latents [B, C, h, w], as the denoiser sees them, from pictures [B, 3, H, W] in -1..1.
+
+        Raises `BadFiles` if what it makes is not finite.
         """
         first = encode(drawn_pictures(1, SIDE, seed=0).to(device))
         unknowns, cells = first.shape[1] + 1, first[0, 0].numel()
         pictures = drawn_pictures(max(PICTURES, math.ceil(CELLS_PER_UNKNOWN * unknowns / cells)), SIDE, seed=0)
         rest = (encode(picture.to(device)) for picture in pictures[1:, None])
         latents = torch.cat([part.float().cpu() for part in (first, *rest)])
+        if not bool(latents.isfinite().all()):
+            raise BadFiles("its autoencoder makes numbers that are none")
         colours = functional.interpolate(pictures, size=latents.shape[-2:], mode="area")
         known = latents.movedim(1, -1).flatten(0, 2)
         known = torch.cat([known, torch.ones(len(known), 1)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -200,3 +201,34 @@ def test_a_picture_is_painted_anew(tmp_path: Path, daemon: Launched) -> None:
     run = underpaint(daemon.home, "generate", "blue", *words)
     assert run.returncode == 0, run.stderr
     assert open_picture(output, "RGBA").size == (64, 48)
+
+
+def test_a_second_daemon_is_refused_and_leaves_the_first_alone(daemon: Launched, tmp_path: Path) -> None:
+    """It would have no journal; and its address must not take the place of the first one's."""
+    run = underpaint(daemon.home, "serve", "--port", "0")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "running already" in run.stderr
+    words = ["--steps", "1", "--size", "64x64", "--output", str(tmp_path / "out.png")]
+    assert underpaint(daemon.home, "generate", "a cat", *words).returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the folder is one of Linux")
+@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["models", "add-folder", "."], ["token", "add", "anna"]])
+def test_a_data_folder_that_cannot_be_made_is_said_in_one_line(words: list[str]) -> None:
+    """No traceback, and the folder's name."""
+    run = underpaint(Path("/proc/nope"), *words)
+    assert run.returncode == 2, run.stdout
+    assert "Traceback" not in run.stderr
+    assert "/proc/nope" in run.stderr.splitlines()[-1]
+
+
+def test_no_answer_to_a_question_is_no() -> None:
+    """Ctrl-D, or no terminal at all."""
+    run = subprocess.run(
+        [sys.executable, "-m", "underpaint_backend", "models", "remove", "sd15"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr
