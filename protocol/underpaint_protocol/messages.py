@@ -145,10 +145,10 @@ class Model(Record):
     """A model that the daemon can run, or could, with the values that suit it.
 
     The model paints best at about `native_area` square pixels, with sides that are multiples of `size_multiple`. It
-    takes up to `max_references` reference pictures. Only what is "ready" can be used at once; what is "absent" has to
-    be fetched first, which are `download` bytes, and what is "unfit" cannot run here, of which `detail` says why.
-    `gated` models want their licence accepted by whoever fetches them, and `detail` says where. `memory` is about how
-    many bytes it takes.
+    takes up to `max_references` reference pictures, beside the canvas that it paints into. Only what is "ready" can be
+    used at once; what is "absent" has to be fetched first, which are `download` bytes, and what is "unfit" cannot run
+    here, of which `detail` says why. `gated` models want their licence accepted by whoever fetches them, and `detail`
+    says where. `memory` is about how many bytes it takes.
     """
 
     id: str = text(100, pattern=MODEL_ID)

@@ -97,7 +97,7 @@ class Worker:
                 self._previews.show(job.submit.job, step.number, model.projection(step.x0))
             progress.report("denoising", step.number / step.total, step.number, step.total)
 
-        notices = _notice_of_cut(model, request.prompt)
+        notices = _notices_of_cuts(model, painting)
         observer = Observer(progress.report, on_step, notices.append)
         with self._wearing(model, job):
             painted = paint(model, painting, observer, job.cancelled)
@@ -161,11 +161,14 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
     )
 
 
-def _notice_of_cut(model: LoadedModel, prompt: str) -> list[str]:
-    """Where a prompt was cut, for the artist; nothing if it was not."""
-    left_out = model.family.left_out(prompt).split()
-    if not left_out:
-        return []
+def _notices_of_cuts(model: LoadedModel, painting: Painting) -> list[str]:
+    """Where the prompts were cut that are read, for the artist; nothing if they were not."""
+    prompts = {"prompt": painting.prompt}
+    if model.family.is_guided(painting.guidance):
+        prompts["negative prompt"] = painting.negative_prompt
+    cuts = {kind: model.family.left_out(words).split() for kind, words in prompts.items()}
     return [
-        f"The prompt is too long for {model.description.name}: it was cut before “{' '.join(left_out[:8])[:80]} …”."
+        f"The {kind} is too long for {model.description.name}: it was cut before “{' '.join(rest[:8])[:80]} …”."
+        for kind, rest in cuts.items()
+        if rest
     ]

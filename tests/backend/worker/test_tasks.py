@@ -77,6 +77,9 @@ def test_a_prompt_that_is_cut_says_where(worker: WorkerProcess) -> None:
     [notice] = messages[-1].notices
     assert "cut before “" in notice
     assert "word6 word7" in notice
+    both = worker.run(replace(PLAIN, prompt=words, negative_prompt=words, guidance=3.0))[-1]
+    assert isinstance(both, Done)
+    assert [notice.split(" is too")[0] for notice in both.notices] == ["The prompt", "The negative prompt"]
     assert worker.run(PLAIN)[-1].notices == ()  # type: ignore[attr-defined]
 
 

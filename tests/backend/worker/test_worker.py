@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PillowImage
-from underpaint_backend.models.catalog import SCHEDULERS
+from safetensors.torch import load_file, save_file
+from underpaint_backend.models.catalog import DESCRIPTION, SCHEDULERS
 from underpaint_backend.worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery
 from underpaint_protocol import images
 from underpaint_protocol.fields import Record
@@ -344,3 +348,23 @@ def test_a_worker_keeps_to_the_memory_that_it_is_given(models_folder: Path) -> N
             assert end.error.code == "out_of_memory"
             assert re.search(r"\d+ [MG]B", end.error.message)
         worker.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "code"), [("vae", "model_broken"), ("unet", "not_finite"), ("text_encoder", "not_finite")]
+)
+def test_weights_that_are_no_numbers_are_said_and_the_next_job_works(
+    models_folder: Path, tmp_path: Path, part: str, code: str
+) -> None:
+    """Wherever they are."""
+    shutil.copytree(models_folder / "fills", tmp_path / "poisoned")
+    [file] = (tmp_path / "poisoned" / part).glob("*.safetensors")
+    poison = {name: torch.full_like(weight, float("nan")) for name, weight in load_file(file).items()}
+    save_file(poison, file, metadata={"format": "pt"})
+    description = tmp_path / "poisoned" / DESCRIPTION
+    description.write_text(json.dumps({**json.loads(description.read_text()), "id": "poisoned"}))
+    worker = WorkerProcess([models_folder, tmp_path])
+    worker.wait_ready()
+    assert failure_of(worker.run(replace(INPAINT, model="poisoned"), *PIXELS)).error.code == code
+    assert isinstance(worker.run(INPAINT, *PIXELS)[-1], Done)
+    worker.close()
