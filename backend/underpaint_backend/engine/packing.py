@@ -17,6 +17,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from ..models.headers import MAX_HEADER, BadFile, read_header
 from .exceptions import BadFiles
 
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -152,11 +153,13 @@ _DTYPES = {
 
 
 def _header(path: Path) -> Iterator[tuple[str, _Place]]:
+    try:
+        read_header(path)
+    except BadFile as error:
+        raise BadFiles(f"{path.name}: {error}") from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise BadFiles(f"the header of {path.name} is longer than the file")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(min(length, MAX_HEADER)))
     for name, entry in header.items():
         if name != "__metadata__" and entry["dtype"] in _DTYPES:
             begin, end = entry["data_offsets"]

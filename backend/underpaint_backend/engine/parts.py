@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
@@ -15,7 +14,7 @@ from .exceptions import BadFiles
 from .packing import Pack, TensorFiles, in_fp8, in_ram, on_disk, pack_layers, streamed
 from .precision import Storage, words_for
 from .residency import Key, residency_for
-from .sources import FolderSource, Source
+from .sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -154,9 +153,8 @@ class Parts:
 
     def _count(self, name: str) -> int:
         """How many numbers a network has; where nobody says, its files are in half precision as most are."""
-        if isinstance(self.source, FolderSource):
-            return TensorFiles(sorted((self.source.folder / name).glob("*.safetensors"))).numbers
-        return self.source.weight_bytes(name) // 2
+        files = self.source.weight_files(name)
+        return TensorFiles(files).numbers if files else self.source.weight_bytes(name) // 2
 
     def _storage_of(self, name: str) -> Storage:
         # A VAE is small, and what it loses is seen.
@@ -188,11 +186,11 @@ class Parts:
         return on_disk(device) if on_disk_too else in_fp8(device)
 
     def _streamable(self, name: str) -> TensorFiles | None:
-        """The files of a network of diffusers in a folder, whose weights have the names of its parameters."""
-        if not isinstance(self.source, FolderSource) or not hasattr(self._specs[name].cls, "from_config"):
+        """The files of a network of diffusers, whose weights have the names of its parameters."""
+        if not hasattr(self._specs[name].cls, "from_config"):
             return None
-        folder: Path = self.source.folder / name
-        files: TensorFiles = self._read(lambda: TensorFiles(sorted(folder.glob("*.safetensors"))))
+        paths = self._read(lambda: self.source.weight_files(name))
+        files: TensorFiles | None = self._read(lambda: TensorFiles(paths)) if paths else None
         return files
 
     def _read(self, read: Callable[[], Any]) -> Any:

@@ -119,6 +119,9 @@ class SingleFileSource(Source):
             return sum(self.header.tensors[tensor].size for tensor in self._tensors(name))
         return self._beside.weight_bytes(name)
 
+    def weight_files(self, name: str) -> list[Path]:
+        return [] if name in self._parts else self._beside.weight_files(name)
+
     def anonymous(self, words: str) -> str:
         return self._beside.anonymous(words).replace(str(self.checkpoint), self.checkpoint.name)
 

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.headers import PICKLES, BadFile, read_header
 from .exceptions import BadFiles
-
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-"""Endings of weights that are programs as much as numbers; none is ever opened."""
 
 
 class Source(ABC):
@@ -43,6 +41,13 @@ class Source(ABC):
     @abstractmethod
     def weight_bytes(self, name: str) -> int:
         """Bytes of the files with a network's weights."""
+
+    @abstractmethod
+    def weight_files(self, name: str) -> list[Path]:
+        """The files that hold a network's weights and nothing else, by the names of its parameters; [] if none do.
+
+        Raises `BadFiles` if the header of one is damaged.
+        """
 
     @abstractmethod
     def anonymous(self, words: str) -> str:
@@ -75,7 +80,7 @@ class FolderSource(Source):
 
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
         folder = self._place(name)
-        weights = [path.name for path in self._weights(name)]
+        weights = [path.name for path in self.weight_files(name)]
         if not weights:
             raise BadFiles(_what_is_there_instead(folder))
         variant = "fp16" if all(re.search(r"\.fp16[.-]", name) for name in weights) else None
@@ -90,6 +95,16 @@ class FolderSource(Source):
 
     def weight_bytes(self, name: str) -> int:
         return sum(path.stat().st_size for path in self._weights(name))
+
+    def weight_files(self, name: str) -> list[Path]:
+        found = self._weights(name)
+        for path in found:
+            try:
+                read_header(path)
+            except BadFile as error:
+                file = path.name if path == self._place(name) else f"{name}/{path.name}"
+                raise BadFiles(f"{file}: {error}") from error
+        return found
 
     def anonymous(self, words: str) -> str:
         for folder in (self.folder, *self._elsewhere.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +220,73 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
     assert entry.model.name in caught.value.info.message
     assert str(entry.folder) not in caught.value.info.message
     assert "tiny" not in library
+
+
+def lying(weights: Path) -> None:
+    """A header of 600 MiB, it says, in a file that has room for it and takes none on the disk."""
+    with weights.open("wb") as file:
+        file.write((600 << 20).to_bytes(8, "little"))
+        file.truncate(1 << 30)
+
+
+def no_json(weights: Path) -> None:
+    """A header of other words."""
+    weights.write_bytes((8).to_bytes(8, "little") + b"{rubbish")
+
+
+def a_list(weights: Path) -> None:
+    """A header that is JSON, and no object."""
+    weights.write_bytes((8).to_bytes(8, "little") + b"[1, 2,3]")
+
+
+def renamed_pickle(weights: Path) -> None:
+    """Weights as a pickle that has the name of another kind."""
+    tensors = load_file(weights)
+    weights.unlink()
+    torch.save(tensors, weights)
+
+
+PART_FILES = [UNET, Path("text_encoder", "model.safetensors"), Path("vae", UNET.name)]
+
+
+@pytest.mark.parametrize("weights", PART_FILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(lying, "would have 629145600 bytes"), (no_json, "JSON"), (a_list, "brace"), (renamed_pickle, "pickle")],
+)
+@pytest.mark.parametrize("memory", [Memory(), Memory(precision="fp8"), Memory(offload="group")], ids=repr)
+def test_no_header_is_believed(
+    entry: Entry, weights: Path, damage: Callable[[Path], None], words: str, memory: Memory
+) -> None:
+    """It is looked at before anything is loaded, no more of it than there can be, and people are told what it is."""
+    damage(entry.folder / weights)
+    library = Library(open_device("cpu"), memory)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelBroken) as caught:
+            library.load(entry, ignore, Event())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    message = caught.value.info.message
+    assert weights.as_posix() in message
+    assert words in message
+    assert "Error" not in message
+    assert str(entry.folder) not in message
+    assert peak < 32 << 20
+    assert library.residency.reads == 0
+
+
+def test_a_header_that_becomes_damaged_says_so_when_it_is_read_again(library: Library, entry: Entry) -> None:
+    """A file may be another one by the time that its network is wanted once more."""
+    parts = library.load(entry, ignore, Event()).family.parts
+    library.residency.clear()
+    lying(entry.folder / UNET)
+
+    with pytest.raises(BadFiles, match=r"unet/diffusion_pytorch_model\.safetensors: it is not in"):
+        _ = parts["unet"]
 
 
 def test_a_description_that_does_not_fit_says_so(library: Library, entry: Entry) -> None:
