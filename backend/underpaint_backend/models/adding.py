@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .offers import Offer, offer_of, own_file, read_offers
-from .schedulers import names
+from .schedulers import OWN
 
 NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of a pipeline that no family asks for, unless it sees reference pictures."""
@@ -28,14 +28,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stable_diffusion_xl": {**DIFFUSION, "native_area": 1 << 20, "default_guidance": 5.0, "tasks": PAINTING},
     "flux1": {**FLOW, "default_guidance": 3.5, "tasks": PAINTING},
     "flux2": {**FLOW, "default_guidance": 4.0, "tasks": [*PAINTING, "edit"], "max_references": 4},
-    "classic": {**FLOW, "default_guidance": 4.0, "schedulers": list(names("flow"))},
+    "classic": {**FLOW, "default_guidance": 4.0, "schedulers": [OWN], "default_scheduler": OWN},
 }
 """What suits the models of a family, where nobody says otherwise."""
 
 PIPELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (r"StableDiffusionXL(Img2Img|Inpaint)?Pipeline", "stable_diffusion_xl", {}),
     (r"StableDiffusion(Img2Img|Inpaint)?Pipeline", "stable_diffusion", {}),
-    (r"Flux2Klein(Inpaint|KV)?Pipeline", "flux2", {}),
+    (r"Flux2Klein(Inpaint)?Pipeline", "flux2", {}),
     (r"Flux2Pipeline", "flux2", {"max_references": 6}),
     (r"FluxFillPipeline", "flux1", {"tasks": ["inpaint"], "default_steps": 50, "default_guidance": 30.0}),
     (
@@ -46,15 +46,20 @@ PIPELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (r"Flux(Img2Img|Inpaint)?Pipeline", "flux1", {}),
 )
 
+STRANGERS = {"Flux2KleinKVPipeline": "its attention is not that of FLUX.2 [klein]"}
+"""Pipelines that no family runs as it should, although their names or their parts look like it, and why."""
+
 
 def describe_pipeline(index: Mapping[str, Any], family: str | None = None) -> dict[str, Any]:
     """The family, the defaults and the files of a model, told from its `model_index.json`.
 
-    Raises `ValueError` if it is none, or if there is no such family.
+    Raises `ValueError` if it is none, if nobody can run it and no family is given, or if there is no such family.
     """
     name = index.get("_class_name")
     if not isinstance(name, str):
         raise ValueError("its model_index.json names no pipeline")
+    if family is None and name in STRANGERS:
+        raise ValueError(f"it is made for {name}, which Underpaint cannot paint with: {STRANGERS[name]}")
     found, special = _family_of(name)
     if family is not None and family != found:
         found, special = family, {}

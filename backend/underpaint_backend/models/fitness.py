@@ -7,11 +7,9 @@ from dataclasses import replace
 
 from underpaint_protocol.messages import Model
 
-BYTES_PER_WEIGHT = {"bf16": 2.0, "fp8": 1.0, "nf4": 0.55}
-"""nf4 with its scales."""
+BYTES_PER_WEIGHT = {"bf16": 2.0, "fp8": 1.0}
 
 SMALLEST = "fp8"
-"""What every install can do; nf4 needs a library of its own."""
 
 GIB = 1 << 30
 

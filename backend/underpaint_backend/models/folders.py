@@ -38,6 +38,8 @@ LAYOUTS = (
 MOST_FILES = 10_000
 DEEPEST = 8
 """Levels of folders below the one that was added."""
+GGUF = ".gguf"
+GGUF_WORDS = "GGUF files are not read yet; choose a safetensors file in fp16, bf16 or plain fp8"
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 KONTEXT = {
     "tasks": ("edit", "text_to_image", "inpaint"),
@@ -276,6 +278,8 @@ def _slug(stem: str) -> str:
 @lru_cache(maxsize=2 * MOST_FILES)
 def _looked_at(path: Path, modified: int, size: int) -> _Sound | str:
     """What a file is, or why it cannot be used."""
+    if path.suffix.lower() == GGUF:
+        return GGUF_WORDS
     try:
         header = read_header(path)
         what = recognise(header)
@@ -338,5 +342,5 @@ def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
             continue
         if child.is_dir():
             yield from _below(child, depth + 1, seen)
-        elif child.suffix.lower() in (".safetensors", *PICKLES) and not SHARD.search(child.stem):
+        elif child.suffix.lower() in (".safetensors", GGUF, *PICKLES) and not SHARD.search(child.stem):
             yield child

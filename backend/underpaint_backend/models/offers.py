@@ -17,7 +17,7 @@ from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from .fitness import peak_bytes
-from .schedulers import names
+from .schedulers import OWN, names
 
 CATALOG = Path(__file__).with_name("catalog.toml")
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -82,6 +82,8 @@ class Offer:
 
 def schedulers_of(family: Any) -> tuple[str, ...]:
     """The schedulers that suit the models of a family."""
+    if family == "classic":
+        return (OWN,)
     return names("flow" if family in FLOW_FAMILIES else "diffusion")
 
 

@@ -47,7 +47,10 @@ FLOW = (
     Scheduler("unipc", "UniPC", "Corrects itself as it goes; good from 10 steps."),
 )
 
-ALONE = frozenset({"dpm++2m_karras", "lcm"})
+OWN = "own"
+"""The scheduler that a model came with, whatever it is: for pipelines that run as a whole, which may take no other."""
+
+ALONE = frozenset({"dpm++2m_karras", "lcm", OWN})
 """Schedulers with noise levels of their own choice: they cannot share those of another in a hybrid."""
 
 # Names hold plus signs too, but a number stands before those between stages.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Model, Request
 
-from .schedulers import is_hybrid, parse_hybrid
+from .schedulers import OWN, is_hybrid, parse_hybrid
 
 SMALLEST_SIDE = 16
 """Pixels of a request's shorter side."""
@@ -51,9 +51,14 @@ def _reason_in_pictures(request: Request) -> ErrorInfo | None:
 
 
 def offers(schedulers: Sequence[str], name: str) -> bool:
-    """Whether a model with these schedulers has the one called `name`, or all of a hybrid as "ddim:30+ddpm:20"."""
+    """Whether a model with these schedulers has the one called `name`, or all of a hybrid as "ddim:30+ddpm:20".
+
+    Hybrids run in our own loop, and models that can keep the scheduler they came with in the loop of their pipeline.
+    """
     if not is_hybrid(name):
         return name in schedulers
+    if OWN in schedulers:
+        return False
     try:
         return bool(parse_hybrid(name, schedulers))
     except ValueError:

@@ -83,6 +83,7 @@ def test_show_says_everything(say: Say) -> None:
     out = say("show", "flux2-klein:9b")[1]
     for words in ("absent", "steps: 4", "up to 4", "18.3 GB in bf16", "34.7 GB", "FLUX.2-klein-9B", "to be accepted"):
         assert words in out
+    assert "memory: 18.3 GB in bf16, 9.2 GB in fp8\n" in out
     assert "ready" in say("show", "primer-inpaint")[1]
 
 
@@ -311,10 +312,12 @@ def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path
     """Its checkpoints are models, what cannot be used is said with its reason, and its files stay."""
     checkpoint = write(home / "ComfyUI" / "checkpoints" / "Dreamer v8.safetensors", checkpoint_of("sd1"))
     (checkpoint.parent / "old.ckpt").write_bytes(b"pickle")
+    (checkpoint.parent / "small.gguf").write_bytes(b"GGUF")
     code, out, _ = say("add-folder", str(home / "ComfyUI"))
     assert code == 0
     assert "file/dreamer-v8: Dreamer v8" in out
     assert "checkpoints/old.ckpt cannot be used: " in out
+    assert "checkpoints/small.gguf cannot be used: GGUF files are not read yet" in out
     assert "1 models and 0 LoRAs" in out
     entry = find_models(default_roots())["file/dreamer-v8"]
     assert (entry.model.state, entry.checkpoint) == ("ready", checkpoint)

@@ -23,11 +23,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T
 from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.denoise import Step
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.exceptions import ModelBroken, UnknownScheduler
-from underpaint_backend.engine.families.classic import OWN, Classic
+from underpaint_backend.engine.exceptions import ModelBroken, OutOfMemory, UnknownScheduler
+from underpaint_backend.engine.families.classic import Classic
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 from underpaint_backend.models.catalog import Entry
+from underpaint_backend.models.schedulers import OWN
 
 from tests.backend.engine.cancelling import SetAfter
 from tests.backend.engine.tiny import described
@@ -185,7 +186,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
 def write(folder: Path, pipeline: Any) -> Entry:
     """The files of a pipeline."""
     pipeline.save_pretrained(folder)
-    return described(folder, "classic", schedulers=(OWN, "euler"), default_scheduler=OWN)
+    return described(folder, "classic", schedulers=(OWN, "euler"), default_scheduler=OWN, size_multiple=16)
 
 
 def opened(entry: Entry) -> LoadedModel:
@@ -342,6 +343,40 @@ def test_schedulers_go_by_their_names(load: Callable[[str], LoadedModel]) -> Non
     np.testing.assert_array_equal(painted(model), painted(model, replace(PAINTING, scheduler="ddim")))
     with pytest.raises(UnknownScheduler):
         painted(model, replace(PAINTING, scheduler="guesswork"))
+
+
+@pytest.mark.parametrize("name", ["heun", "dpm++2m", "ddim", "euler:2+heun:2"])
+def test_a_scheduler_that_a_pipeline_refuses_is_said(load: Callable[[str], LoadedModel], name: str) -> None:
+    """Instead of what diffusers says about it; the model paints afterwards as before."""
+    model = load("chroma")
+    expected = painted(model)
+    with pytest.raises(UnknownScheduler) as caught:
+        painted(model, replace(PAINTING, scheduler=name))
+    assert f"“{name}”" in caught.value.info.message
+    assert OWN in caught.value.info.hint
+    np.testing.assert_array_equal(painted(model), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "error", "expected"),
+    [
+        ("euler", ValueError("no such step"), UnknownScheduler),
+        ("euler", torch.OutOfMemoryError("out of memory"), OutOfMemory),
+        (OWN, ValueError("no such step"), ValueError),
+    ],
+)
+def test_what_a_scheduler_raises_blames_it(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch, scheduler: str, error: Exception, expected: type[Exception]
+) -> None:
+    """If it was chosen, and if it was not for want of memory."""
+
+    def step(self: Any, model_output: Any, timestep: Any, sample: Any, **_: Any) -> Any:
+        raise error
+
+    for cls in (diffusers.EulerDiscreteScheduler, diffusers.DDIMScheduler):
+        monkeypatch.setattr(cls, "step", step)
+    with pytest.raises(expected):
+        painted(opened(entry), replace(PAINTING, scheduler=scheduler))
 
 
 def refused(entry: Entry, words: str) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from underpaint_backend.models.fitness import fitness, fitted, peak_bytes
 from underpaint_backend.models.offers import CATALOG, Source, offer_of, offers, read_offers
 from underpaint_backend.models.selection import lacking, needed, safe_path
 from underpaint_backend.models.store import Store, cache_folder, part_is_whole
+from underpaint_backend.models.suitability import reason_to_refuse
+from underpaint_protocol.messages import Request
 
 from tests.backend.models.things import TABLE, offer
 
@@ -53,7 +56,7 @@ def test_an_offer_is_complete(name: str) -> None:
     assert model.state == "absent"
     assert model.default_scheduler in model.schedulers
     assert model.download > 1e9
-    assert given.memory["bf16"] > given.memory["fp8"] > given.memory["nf4"] > 1e8
+    assert given.memory["bf16"] > given.memory["fp8"] > 1e8
     assert model.memory == given.memory["bf16"] < model.download * 1.05
     assert "model_index.json" in given.sources[0].files
     assert all(source.variant in ("", "fp16") for source in given.sources)
@@ -312,7 +315,7 @@ GB = 1_000_000_000
 def test_memory_is_that_of_the_larger_half() -> None:
     """The prompt is encoded before painting begins, so the two are never there together."""
     memory = peak_bytes(11.9, 4.9, 0.1)
-    assert memory == {"bf16": 24 * GB, "fp8": round(12.1 * GB), "nf4": round(6.745 * GB)}
+    assert memory == {"bf16": 24 * GB, "fp8": round(12.1 * GB)}
     assert peak_bytes(1, 24, 0)["bf16"] == 48 * GB
 
 
@@ -353,6 +356,28 @@ def test_a_pipeline_s_name_tells_its_family(pipeline: str, family: str, task: st
     table = describe_pipeline({"_class_name": pipeline})
     assert table["family"] == family
     assert task in table["tasks"]
+
+
+def test_a_pipeline_that_runs_as_a_whole_keeps_its_scheduler(tmp_path: Path) -> None:
+    """The one that it came with is the only one that is sure to work, also in entries written by hand."""
+    table = describe_pipeline({"_class_name": "StableDiffusion3Pipeline"})
+    assert (table["schedulers"], table["default_scheduler"]) == (["own"], "own")
+    described = {"id": "a", "name": "A", **table, "folder": str(tmp_path)}
+    del described["schedulers"]
+    assert offer_of(described).model.schedulers == ("own",)
+    assert (
+        reason_to_refuse(Request("a", table["tasks"][0], 64, 64), replace(offer_of(described).model, state="ready"))
+        is None
+    )
+
+
+def test_a_pipeline_with_another_attention_is_refused_by_name() -> None:
+    """Its weights would load as those of [klein], and paint something else; who knows better says so."""
+    index = {"_class_name": "Flux2KleinKVPipeline"}
+    with pytest.raises(ValueError, match="Flux2KleinKVPipeline"):
+        describe_pipeline(index)
+    assert describe_pipeline(index, "classic")["family"] == "classic"
+    assert describe_pipeline({"_class_name": "Flux2KleinInpaintPipeline"})["family"] == "flux2"
 
 
 def test_a_pipeline_that_is_distilled_takes_four_steps() -> None:

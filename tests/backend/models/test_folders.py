@@ -300,6 +300,7 @@ def test_what_is_broken_is_listed_with_its_reason(tmp_path: Path) -> None:
     cut = write(tmp_path / "cut.safetensors", checkpoint_of("sd1"))
     os.truncate(cut, cut.stat().st_size - 1)
     (tmp_path / "old.ckpt").write_bytes(b"PK")
+    (tmp_path / "flux1-dev-Q4.GGUF").write_bytes(b"GGUF" + bytes(60))
     torch.save({"a": torch.zeros(1)}, tmp_path / "sly.safetensors")
     write(tmp_path / "wan.safetensors", {"head.modulation": (1, 2, 1536)})
     write(tmp_path / "tiny.safetensors", {"model.diffusion_model.input_blocks.0.0.weight": (32, 4, 3, 3)})
@@ -314,6 +315,7 @@ def test_what_is_broken_is_listed_with_its_reason(tmp_path: Path) -> None:
     for name, words in {
         "cut.safetensors": "it is cut off: 1 of its",
         "old.ckpt": "pickle",
+        "flux1-dev-Q4.GGUF": "GGUF files are not read yet",
         "sly.safetensors": "pickle",
         "wan.safetensors": "it is Wan",
         "tiny.safetensors": "a size for which there is no configuration",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from underpaint_backend.models.schedulers import OWN, parse_hybrid
 from underpaint_backend.models.suitability import offers, reason_to_refuse
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Model, Request
@@ -77,3 +78,23 @@ def test_what_cannot_be_done_is_refused(code: str, request_: Request, changes: d
 def test_half_a_hybrid_is_none(name: str) -> None:
     """Two schedulers, each with its steps, or one without."""
     assert not offers(MODEL.schedulers, name)
+
+
+def test_the_scheduler_that_a_model_came_with_can_be_asked_for() -> None:
+    """By its name, and by naming none."""
+    model = replace(MODEL, schedulers=(OWN,), default_scheduler=OWN)
+    assert reason_to_refuse(replace(PLAIN, scheduler=OWN), model) is None
+    assert reason_to_refuse(PLAIN, model) is None
+
+
+@pytest.mark.parametrize("name", ["own:2+own:2", "own:2+euler:2", "euler:2+heun:2"])
+@pytest.mark.parametrize("schedulers", [(OWN,), (OWN, "euler", "heun")])
+def test_a_pipeline_with_a_loop_of_its_own_makes_no_hybrids(name: str, schedulers: tuple[str, ...]) -> None:
+    """Whatever else it can be given."""
+    assert not offers(schedulers, name)
+
+
+def test_a_scheduler_that_nobody_knows_is_no_part_of_a_hybrid() -> None:
+    """Its noise levels are those of the model that it came with."""
+    with pytest.raises(ValueError, match="works alone only"):
+        parse_hybrid("own:2+euler:2", (OWN, "euler"))

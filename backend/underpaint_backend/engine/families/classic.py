@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from traceback import walk_tb
 from typing import Any, ClassVar
 
 import diffusers
@@ -18,8 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ...models.schedulers import OWN
 from ..denoise import Predict, Step
-from ..exceptions import BadFiles
+from ..device import is_out_of_memory
+from ..exceptions import BadFiles, UnknownScheduler
 from ..flow import resized, unpack
 from ..painting import Observer, Painting
 from ..parts import Network
@@ -29,9 +32,6 @@ from ..schedulers import Schedule, build
 from ..sources import FolderSource, Source
 from ..tap import at_first_pass, tapped
 from . import Conditions, Embedding, Family
-
-OWN = "own"
-"""The name of the scheduler that a model came with."""
 
 NEEDED = ("prompt", "num_inference_steps", "num_images_per_prompt", "generator", "output_type")
 """What a pipeline that makes pictures of words is told. Those for sounds, films and texts lack one or the other."""
@@ -105,6 +105,14 @@ class Classic(Family):
         """
         cls = self._class_for(painting)
         pipeline = self._pipeline(cls, painting.scheduler)
+        try:
+            return self._run(pipeline, painting, observer)
+        except Exception as error:
+            if painting.scheduler == OWN or is_out_of_memory(error) or not _blames(pipeline.scheduler, error):
+                raise
+            raise UnknownScheduler(painting.scheduler, (OWN,)) from error
+
+    def _run(self, pipeline: Any, painting: Painting, observer: Observer) -> Tensor:
         scale = _scale(pipeline)
         cells = (painting.size[1] // scale, painting.size[0] // scale)
 
@@ -116,7 +124,7 @@ class Classic(Family):
             denoiser = self.parts[next(name for name in DENOISERS if self.parts.has(name))]
             stack.enter_context(at_first_pass(denoiser, lambda: observer.on_phase("denoising")))
             stack.enter_context(tapped(pipeline.scheduler, on_step, lambda: observer.on_phase("decoding")))
-            pictures: Tensor = pipeline(**self._told(cls, painting)).images
+            pictures: Tensor = pipeline(**self._told(type(pipeline), painting)).images
         return resized(pictures.float() * 2 - 1, painting.size)
 
     def _class_for(self, painting: Painting) -> Any:
@@ -148,7 +156,10 @@ class Classic(Family):
 
     def _scheduler(self, name: str) -> Any:
         if name != OWN:
-            return build(name, self.scheduler_config)
+            try:
+                return build(name, self.scheduler_config)
+            except UnknownScheduler as error:
+                raise UnknownScheduler(name, (OWN,)) from error
         cls = component_class(*_named(self.index, ())["scheduler"])
         if not issubclass(cls, diffusers.SchedulerMixin):
             raise BadFiles(f"{cls.__name__} is no scheduler")
@@ -303,6 +314,15 @@ def _named(index: Mapping[str, Any], left_out: Collection[str] = LEFT_OUT) -> di
 
 def _arguments_of(cls: Any) -> Mapping[str, Any]:
     return inspect.signature(cls.__call__).parameters
+
+
+def _blames(scheduler: Any, error: Exception) -> bool:
+    """Whether something went wrong inside a scheduler, or on the way to it: pipelines look first at what it takes."""
+    if isinstance(error, AttributeError) and error.obj in (scheduler, scheduler.config):
+        return True
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    inside = any(frame.f_locals.get("self") is scheduler for frame in frames)
+    return inside or any(frame.f_code.co_name == "retrieve_timesteps" for frame in frames)
 
 
 def _scale(pipeline: Any) -> int:
