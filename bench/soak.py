@@ -60,13 +60,14 @@ def main() -> None:
     parser.add_argument("--painters", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", type=Path, help="a folder that holds the tiny models already")
+    parser.add_argument("--keep-gib", type=float, default=KEEP_GIB, help="for the daemon's tiles")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         models = options.models or Path(folder) / "models"
         if options.models is None:
             build(models)
-        words = ("--threads", "1", "--models", str(models), "--keep-gib", str(KEEP_GIB))
+        words = ("--threads", "1", "--models", str(models), "--keep-gib", str(options.keep_gib))
         with launched(Path(folder) / "home", *words, "--journal-mib", str(JOURNAL_MIB)) as daemon:
             samples, ends = asyncio.run(soak(daemon, options))
     show(figure_of(samples, ends), options.json)
