@@ -349,7 +349,9 @@ def test_ctrl_c_keeps_what_came_and_says_so(hub: StandIn, home: Path, say: Say) 
     hub.hold_after = 1 << 20
     ours, theirs = pty.openpty()
     words = [sys.executable, "-m", "underpaint_backend", "models", "pull", "brush"]
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as if this run were not in the background
     process = subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE)
+    signal.signal(signal.SIGINT, ignored)
     os.close(theirs)
     try:
         assert hub.held.wait(30)
