@@ -59,9 +59,8 @@ def main() -> None:
     rounds = [new_round(number, arguments.steps) for number in range(arguments.rounds + 1)]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "models").mkdir()
-        (home / "models" / MODEL).symlink_to(FOLDER, target_is_directory=True)
-        with launched(home, "--device", "cpu", "--threads", str(arguments.threads)) as daemon:
+        models = ("--models", str(FOLDER.parent))
+        with launched(home, "--device", "cpu", "--threads", str(arguments.threads), *models) as daemon:
             timed = measure(daemon, rounds)
     direct, daemon_side = zip(*timed, strict=True)
     rows = [
