@@ -6,8 +6,12 @@ and the tests hold each row to its bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor
 
 MOST_DIFFERENCE = 1e-4
 """Of final latents from the classic pipeline's, as a share of the length of these."""
@@ -36,3 +40,19 @@ class Case:
     def name(self) -> str:
         """For the ids of tests."""
         return f"{self.family}-{self.task}-{self.scheduler}".replace(" ", "_")
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """How far two tensors lie apart, as a share of the length of the second."""
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@contextmanager
+def most_likely_latents() -> Iterator[None]:
+    """The classic pipelines draw a picture's latents at random; here they take the most likely ones, as we do."""
+    drawn = DiagonalGaussianDistribution.sample
+    DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mode()
+    try:
+        yield
+    finally:
+        DiagonalGaussianDistribution.sample = drawn

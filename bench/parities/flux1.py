@@ -8,8 +8,6 @@ a sum. The loop shares nothing with the engine: its own tokens, its own noise le
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,14 +26,13 @@ from diffusers import (
     FluxPriorReduxPipeline,
     UniPCMultistepScheduler,
 )
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from underpaint_backend.engine.families.flux1 import Flux1
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint_latents
 
-from parities import Case, Measured
+from parities import Case, Measured, difference, most_likely_latents
 from parities.flow_solvers import SOLVERS, Level, Velocity, put_on
 from parities.oracle import preview_error
 from parities.tiny_flux1 import tiny_flux1
@@ -105,11 +102,6 @@ def measure(variant: str, task: Task, scheduler: str) -> Measured:
         difference=difference(ours, theirs(variant, task, scheduler)),
         preview_error=preview_error(schedule, (1, 16, HEIGHT // 8, WIDTH // 8)),
     )
-
-
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    """How far two tensors lie apart, as a share of the length of the second."""
-    return float((ours - theirs).norm() / theirs.norm())
 
 
 def has_classic(task: Task, scheduler: str) -> bool:
@@ -204,7 +196,7 @@ def classic(variant: str, task: Task, scheduler: str) -> Tensor:
         options |= {"_auto_resize": False, "max_area": WIDTH * HEIGHT}
         if task.selection is None:
             options["image"] = _from_0_to_1(references_of(variant, task)[0])
-    with _most_likely_latents():
+    with most_likely_latents():
         packed = pipeline(**options).images
     latents: Tensor = FluxPipeline._unpack_latents(packed, HEIGHT, WIDTH, 8)
     return latents
@@ -261,17 +253,6 @@ def _redux(reference: NDArray[np.uint8]) -> dict[str, Tensor]:
         tokenizer_2=family.t5_tokenizer,
     )
     return dict(prior(Image.fromarray(reference), prompt=PROMPT))
-
-
-@contextmanager
-def _most_likely_latents() -> Iterator[None]:
-    """The classic pipelines draw a picture's latents at random; let them take the most likely ones, as we do."""
-    drawn = DiagonalGaussianDistribution.sample
-    DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mode()
-    try:
-        yield
-    finally:
-        DiagonalGaussianDistribution.sample = drawn
 
 
 def _from_0_to_1(pixels: NDArray[np.uint8]) -> Tensor:

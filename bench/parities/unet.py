@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.library import Library, LoadedModel
@@ -27,7 +25,7 @@ from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 from underpaint_backend.engine.schedulers import NAMES
 from underpaint_backend.models.catalog import Entry
 
-from . import Case, Measured
+from . import Case, Measured, difference, most_likely_latents
 from .oracle import preview_error
 from .tiny_unet import SEEN_SIDE, add_ip_adapter, build_tiny, build_tiny_xl
 
@@ -186,11 +184,11 @@ def measure(family: str, task: Task, scheduler: str) -> Measured:
     """One row."""
     pair = paired(family)
     classic = pair.paint_classically(task, scheduler)
-    difference = (pair.paint(task, scheduler) - classic).norm() / classic.norm()
+    apart = difference(pair.paint(task, scheduler), classic)
     schedule = pair.model.family.schedule(scheduler, STEPS, task.strength, (SIZE, SIZE))
     scale = pair.model.family.latent_scale
     shape = (1, pair.model.family.latent_channels, SIZE // scale, SIZE // scale)
-    return Measured(float(difference), preview_error(schedule, shape))
+    return Measured(apart, preview_error(schedule, shape))
 
 
 @cache
@@ -225,14 +223,3 @@ def looking_twice(
     every = list(dict.fromkeys(scheduler.timesteps.tolist()))
     left = every[num_inference_steps - int(num_inference_steps * strength) :]
     return torch.tensor(left[:2] + left[1:]), len(left) + 1
-
-
-@contextmanager
-def most_likely_latents() -> Iterator[None]:
-    """The classic pipelines draw a picture's latents at random; here they take the most likely ones, as we do."""
-    drawn = DiagonalGaussianDistribution.sample
-    DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mode()
-    try:
-        yield
-    finally:
-        DiagonalGaussianDistribution.sample = drawn

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +45,24 @@ def kritas_python() -> str:
     if shutil.which(KRITAS_PYTHON) is None:
         pytest.skip("the system has no Python with PyQt5; it comes with: apt install python3-pyqt5")
     return KRITAS_PYTHON
+
+
+Facts = dict[str, Any]
+Told = Callable[[str], Facts]
+
+
+@pytest.fixture(scope="session")
+def told_by(kritas_python: str) -> Told:
+    """What a script prints as JSON that shows widgets of the plugin in the Qt that Krita has, on no screen."""
+    if subprocess.run([kritas_python, "-c", "import PyQt5.QtWidgets"], capture_output=True).returncode:
+        pytest.skip("PyQt5 is not installed: apt install python3-pyqt5")
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+
+    def told(script: str) -> Facts:
+        command = [kritas_python, "-B", "-c", script]
+        run = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, env=environment, timeout=60)
+        assert run.returncode == 0, run.stderr
+        facts: Facts = json.loads(run.stdout)
+        return facts
+
+    return told

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from typing import Any
-
 import pytest
 
-from .conftest import PLUGIN
+from .conftest import Facts, Told
 
 SCRIPT = """
 import json
@@ -110,19 +105,12 @@ IDLE = ["generate_button", "cancel_button"]
 
 
 @pytest.fixture(scope="module")
-def facts(kritas_python: str) -> dict[str, Any]:
+def facts(told_by: Told) -> Facts:
     """What the panel showed."""
-    if subprocess.run([kritas_python, "-c", "import PyQt5.QtWidgets"], capture_output=True).returncode:
-        pytest.skip("PyQt5 is not installed: apt install python3-pyqt5")
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    command = [kritas_python, "-B", "-c", SCRIPT]
-    run = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    seen: dict[str, Any] = json.loads(run.stdout)
-    return seen
+    return told_by(SCRIPT)
 
 
-def test_what_is_ready_comes_first(facts: dict[str, Any]) -> None:
+def test_what_is_ready_comes_first(facts: Facts) -> None:
     """Then, paler, what can be fetched, with size and licence, and what cannot run, which cannot be chosen."""
     assert facts["list"] == [
         "Here",
@@ -134,18 +122,18 @@ def test_what_is_ready_comes_first(facts: dict[str, Any]) -> None:
     assert facts["pale"] == [False, True, True, False]
 
 
-def test_a_model_says_why_it_does_not_fit(facts: dict[str, Any]) -> None:
+def test_a_model_says_why_it_does_not_fit(facts: Facts) -> None:
     """Where the mouse rests on it."""
     assert facts["tips"][3] == "This model cannot run there: it needs 40 GiB, and there are 8 GiB."
 
 
-def test_a_ready_model_is_chosen_at_first(facts: dict[str, Any]) -> None:
+def test_a_ready_model_is_chosen_at_first(facts: Facts) -> None:
     """With nothing to be fetched."""
     model, shown = facts["at first"]
     assert (model, shown["buttons"], shown["box"]) == ("here", IDLE, None)
 
 
-def test_a_model_that_is_absent_is_fetched_and_not_generated_with(facts: dict[str, Any]) -> None:
+def test_a_model_that_is_absent_is_fetched_and_not_generated_with(facts: Facts) -> None:
     """Where Generate was is Fetch, with size and licence; no keyboard shortcut paints meanwhile."""
     model, steps, shown = facts["chosen"]
     assert (model, steps) == ("away", 4)
@@ -156,7 +144,7 @@ def test_a_model_that_is_absent_is_fetched_and_not_generated_with(facts: dict[st
     assert facts["asked"] == [["fetch", "away"]]
 
 
-def test_bytes_and_time_left_are_shown(facts: dict[str, Any]) -> None:
+def test_bytes_and_time_left_are_shown(facts: Facts) -> None:
     """With a bar, and a button to stop; it cannot be asked for a second time."""
     assert facts["begun"]["box"] == "Fetching Away, 12 GB…"
     shown = facts["on its way"]
@@ -164,7 +152,7 @@ def test_bytes_and_time_left_are_shown(facts: dict[str, Any]) -> None:
     assert (shown["bar"], shown["stop"], shown["can fetch"]) == (0.25, True, False)
 
 
-def test_one_can_paint_with_another_model_meanwhile(facts: dict[str, Any]) -> None:
+def test_one_can_paint_with_another_model_meanwhile(facts: Facts) -> None:
     """The download is shown beside it, and can be stopped from there."""
     shown = facts["beside"]
     assert (shown["buttons"], shown["bar"], shown["stop"]) == (IDLE, 0.25, True)
@@ -173,7 +161,7 @@ def test_one_can_paint_with_another_model_meanwhile(facts: dict[str, Any]) -> No
     assert facts["after the stop"]["box"].startswith("Away is not there yet")
 
 
-def test_a_failure_is_a_sentence_and_a_hint(facts: dict[str, Any]) -> None:
+def test_a_failure_is_a_sentence_and_a_hint(facts: Facts) -> None:
     """As it is, not as markup; the model can be asked for again, and then the failure is forgotten."""
     shown, markup = facts["failed"]
     assert shown["box"].startswith("There is not enough room on the disk for “away”: <b>1 GB</b> is free. Make room")
@@ -181,14 +169,14 @@ def test_a_failure_is_a_sentence_and_a_hint(facts: dict[str, Any]) -> None:
     assert facts["tried again"].startswith("Fetching Away")
 
 
-def test_a_model_that_came_is_chosen_and_ready(facts: dict[str, Any]) -> None:
+def test_a_model_that_came_is_chosen_and_ready(facts: Facts) -> None:
     """Generate is back, and a notice says so."""
     model, shown, notice = facts["fetched"]
     assert (model, shown["buttons"], shown["box"]) == ("away", IDLE, None)
     assert notice == "Away was fetched and is ready."
 
 
-def test_a_gated_model_says_what_to_accept(facts: dict[str, Any]) -> None:
+def test_a_gated_model_says_what_to_accept(facts: Facts) -> None:
     """Before it is asked for, with an address to click on; a long licence is not squeezed into the button."""
     shown, text = facts["gated"]
     assert shown["box"].endswith(". Its files are given to those who accept it at https://hub.example/some/model.")
@@ -196,7 +184,7 @@ def test_a_gated_model_says_what_to_accept(facts: dict[str, Any]) -> None:
     assert shown["fetch"] == "Fetch 12 GB"
 
 
-def test_a_gated_model_that_is_refused_says_where(facts: dict[str, Any]) -> None:
+def test_a_gated_model_that_is_refused_says_where(facts: Facts) -> None:
     """The hub's page can be clicked on; the refusal stays with its model, and nowhere else."""
     sentence, linked = facts["refused"]
     assert sentence.startswith("The model “gated” is given only to those who accepted its licence")
@@ -205,17 +193,17 @@ def test_a_gated_model_that_is_refused_says_where(facts: dict[str, Any]) -> None
     assert facts["still refused"] == sentence
 
 
-def test_cancel_stays_while_something_is_painted(facts: dict[str, Any]) -> None:
+def test_cancel_stays_while_something_is_painted(facts: Facts) -> None:
     """Also if another model is chosen meanwhile."""
     assert facts["busy"] == IDLE
 
 
-def test_a_new_connection_tells_anew(facts: dict[str, Any]) -> None:
+def test_a_new_connection_tells_anew(facts: Facts) -> None:
     """What was on its way may be over."""
     assert not facts["forgotten"]
 
 
-def test_only_pages_are_links(facts: dict[str, Any]) -> None:
+def test_only_pages_are_links(facts: Facts) -> None:
     """A daemon's words open no more than an encrypted web page."""
     links = facts["links"]
     assert "<a" not in links["http://a.example/x"] + links["javascript:alert(1)"]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from typing import Any
-
 import pytest
 
-from .conftest import PLUGIN
+from .conftest import Facts, Told
 
 SCRIPT = """
 import json
@@ -91,67 +86,60 @@ print(json.dumps(facts))
 
 
 @pytest.fixture(scope="module")
-def facts(kritas_python: str) -> dict[str, Any]:
+def facts(told_by: Told) -> Facts:
     """What the panel did."""
-    if subprocess.run([kritas_python, "-c", "import PyQt5.QtWidgets"], capture_output=True).returncode:
-        pytest.skip("PyQt5 is not installed: apt install python3-pyqt5")
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    command = [kritas_python, "-B", "-c", SCRIPT]
-    run = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    seen: dict[str, Any] = json.loads(run.stdout)
-    return seen
+    return told_by(SCRIPT)
 
 
-def test_a_model_brings_its_own_number_of_steps(facts: dict[str, Any]) -> None:
+def test_a_model_brings_its_own_number_of_steps(facts: Facts) -> None:
     """Choosing a model sets what suits it; without one the number is left to the daemon."""
     assert facts["steps without a model"] == 0
     assert facts["first"] == ["one", 12]
     assert facts["second"] == ["two", 33]
 
 
-def test_the_chosen_model_stays_chosen(facts: dict[str, Any]) -> None:
+def test_the_chosen_model_stays_chosen(facts: Facts) -> None:
     """When the daemon lists its models anew, choice and steps stay, unless the model is gone."""
     assert facts["moved"] == ["two", 7]
     assert facts["gone"] == ["one", 12]
 
 
-def test_a_model_may_take_more_steps_than_the_slider_has(facts: dict[str, Any]) -> None:
+def test_a_model_may_take_more_steps_than_the_slider_has(facts: Facts) -> None:
     """The slider grows."""
     assert facts["many steps"] == 500
 
 
-def test_scrolling_over_the_docker_changes_nothing(facts: dict[str, Any]) -> None:
+def test_scrolling_over_the_docker_changes_nothing(facts: Facts) -> None:
     """The wheel turns a value only where somebody chose it first."""
     assert facts["wheel"]
 
 
-def test_seeds_are_drawn_or_kept(facts: dict[str, Any]) -> None:
+def test_seeds_are_drawn_or_kept(facts: Facts) -> None:
     """Random draws a new one each time; otherwise it is the one in the field, up to 63 bits."""
     assert facts["random seeds"] > 15
     assert facts["kept seeds"] == [2**63 - 1, 2**63 - 1]
     assert facts["largest seed"] == 2**63 - 1
 
 
-def test_strength_is_a_share(facts: dict[str, Any]) -> None:
+def test_strength_is_a_share(facts: Facts) -> None:
     """Slider and number agree; 40 % is 0.4."""
     assert facts["strength"] == [0.4, 40]
 
 
-def test_ctrl_return_presses_generate(facts: dict[str, Any]) -> None:
+def test_ctrl_return_presses_generate(facts: Facts) -> None:
     """The prompt keeps the keys from Krita and presses the button; while it is off, nothing happens."""
     assert facts["Ctrl+Return"] == [True, True, 1]
     assert facts["busy"][0] == 1
 
 
-def test_cancel_while_busy_and_generate_while_not(facts: dict[str, Any]) -> None:
+def test_cancel_while_busy_and_generate_while_not(facts: Facts) -> None:
     """One of the two can be pressed; at rest the bar is empty."""
     assert facts["busy"][1:] == [False, True]
     assert facts["progress"] == 0.5
     assert facts["idle"] == [0, True, False]
 
 
-def test_an_error_is_a_sentence_and_a_hint(facts: dict[str, Any]) -> None:
+def test_an_error_is_a_sentence_and_a_hint(facts: Facts) -> None:
     """What a daemon says is shown as it is, never as markup; the button comes and goes with the error."""
     text, markup, button = facts["error"]
     assert text.startswith("Underpaint's daemon is not running at <b>there</b>. Start it")
@@ -159,12 +147,12 @@ def test_an_error_is_a_sentence_and_a_hint(facts: dict[str, Any]) -> None:
     assert facts["state"] == ["Ready.", False]
 
 
-def test_a_daemon_can_be_started_while_the_docker_waits(facts: dict[str, Any]) -> None:
+def test_a_daemon_can_be_started_while_the_docker_waits(facts: Facts) -> None:
     """Not only after an error."""
     assert facts["state with a button"] == ["Trying again…", True]
 
 
-def test_notices_stay_until_they_are_cleared(facts: dict[str, Any]) -> None:
+def test_notices_stay_until_they_are_cleared(facts: Facts) -> None:
     """One after the other, as they are, whatever the state says; without any there is no gap."""
     assert facts["no notice"] is False
     assert facts["notices"] == ["One is in a layer. One is in <a file>.", False, True]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from typing import Any
-
 import pytest
 
-from .conftest import PLUGIN
+from .conftest import Facts, Told
 
 SCRIPT = """
 import json
@@ -77,24 +72,17 @@ print(json.dumps(facts))
 
 
 @pytest.fixture(scope="module")
-def facts(kritas_python: str) -> dict[str, Any]:
+def facts(told_by: Told) -> Facts:
     """What the dialogs said and did."""
-    if subprocess.run([kritas_python, "-c", "import PyQt5.QtWidgets"], capture_output=True).returncode:
-        pytest.skip("PyQt5 is not installed: apt install python3-pyqt5")
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    command = [kritas_python, "-B", "-c", SCRIPT]
-    run = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, env=environment, timeout=60)
-    assert run.returncode == 0, run.stderr
-    seen: dict[str, Any] = json.loads(run.stdout)
-    return seen
+    return told_by(SCRIPT)
 
 
-def test_only_a_yes_is_a_yes(facts: dict[str, Any]) -> None:
+def test_only_a_yes_is_a_yes(facts: Facts) -> None:
     """Who presses Return without reading trusts nobody."""
     assert [facts[answer] for answer in ("yes", "no", "return", "escape")] == [True, False, False, False]
 
 
-def test_the_question_says_what_to_compare(facts: dict[str, Any]) -> None:
+def test_the_question_says_what_to_compare(facts: Facts) -> None:
     """The server, its fingerprint in groups, and why it is not trusted."""
     assert "vouches for box.example:8738." in facts["words"]
     assert "\n".join(["0123 4567 89AB CDEF"] * 4) in facts["words"]
@@ -103,13 +91,13 @@ def test_the_question_says_what_to_compare(facts: dict[str, Any]) -> None:
     assert "It says" not in facts["bare"]
 
 
-def test_a_strangers_words_are_no_markup(facts: dict[str, Any]) -> None:
+def test_a_strangers_words_are_no_markup(facts: Facts) -> None:
     """The name in the certificate is shown as it is."""
     assert "“<b>box</b>”" in facts["words"]
     assert facts["plain"]
 
 
-def test_a_certificate_can_be_forgotten_where_the_address_is(facts: dict[str, Any]) -> None:
+def test_a_certificate_can_be_forgotten_where_the_address_is(facts: Facts) -> None:
     """Only where there is one, and only if that is asked for."""
     assert facts["kept"] == "0123456789abcdef" * 4
     assert facts["forgotten"] is None

@@ -87,10 +87,6 @@ class Header:
         found = self.tensors.get(name)
         return found.shape if found is not None else ()
 
-    def bytes_under(self, *prefixes: str) -> int:
-        """Bytes of all tensors whose names begin with one of `prefixes`."""
-        return sum(stored.size for name, stored in self.tensors.items() if name.startswith(prefixes))
-
 
 def read_header(path: Path) -> Header:
     """The header of the file `path`.

@@ -7,11 +7,14 @@ import contextlib
 import logging
 import signal
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import TracebackType
+from typing import cast
 
 from underpaint_protocol.errors import describe
 from underpaint_protocol.locations import DEFAULT_PORT, data_folder
@@ -282,9 +285,15 @@ async def serve_until_signal(daemon: Daemon, on_listening: Callable[[str], None]
 def _no_stumble(record: logging.LogRecord) -> bool:
     """A filter for the log: where it is the client that breaks the rules, one line says so.
 
-    websockets 16 stumbles over its own assertion if what breaks them comes right behind a request that is refused.
+    The websockets library says twice that it sends no more, and stumbles over that, if what breaks them comes right
+    behind a request that is refused. All its other errors stay what they are.
     """
-    if record.exc_info and isinstance(record.exc_info[1], AssertionError):
+    if record.exc_info and isinstance(record.exc_info[1], AssertionError) and _innermost(record.exc_info) == "send_eof":
         record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
         record.msg, record.args, record.exc_info = "a client broke the rules of websockets", (), None
     return True
+
+
+def _innermost(raised: tuple[object, ...]) -> str:
+    """The name of the function in which something was raised."""
+    return traceback.extract_tb(cast("TracebackType | None", raised[2]))[-1].name

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 
 import torch
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.exceptions import ProtocolError
 
-from ..engine.device import Device, is_out_of_memory
+from ..engine.device import Device, bytes_wanted, is_out_of_memory
 from ..engine.exceptions import EngineError, OutOfMemory
 
 log = logging.getLogger(__name__)
-
-_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 class Refused(Exception):
@@ -32,14 +29,8 @@ def explain(error: Exception, device: Device) -> ErrorInfo:
     if isinstance(error, ProtocolError):
         return describe(error.code, detail=error)
     if is_out_of_memory(error):
-        return OutOfMemory(_needed(error), device.memory()[0]).info
+        return OutOfMemory(bytes_wanted(error), device.memory()[0]).info
     log.error("a job failed", exc_info=error)
     if isinstance(error, torch.AcceleratorError):
         return describe("worker_died", detail="its graphics card stopped answering")
     return describe("internal")
-
-
-def _needed(error: Exception) -> int | None:
-    """The bytes that could not be had, where the message says."""
-    match = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)
-    return int(float(match[1]) * _UNITS[match[2]]) if match else None

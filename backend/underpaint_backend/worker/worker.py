@@ -156,7 +156,7 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
         steps=request.steps or defaults.default_steps,
         strength=request.strength,
         seeds=tuple((request.seed + index) % SEEDS for index in range(request.batch)),
-        source=pictures.source(size, forget=request.strength == 1 and not family.takes_mask and not sees_canvas),
+        source=pictures.source(size, forget=request.strength == 1 and not model.takes_mask and not sees_canvas),
         references=pictures.references(size if sees_canvas else None),
     )
 

@@ -22,26 +22,12 @@ FILE = '''
 """Flow models in one colour: the velocity leads from noise to the colour that the prompt names."""
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.nn import functional
 
 from underpaint_backend.engine.families import Family
 from underpaint_backend.engine.schedulers import Schedule
 
 COLOURS = {"red": (1.0, -1.0, -1.0), "blue": (-1.0, -1.0, 1.0)}
-
-
-class FlowSchedule(Schedule):
-    def begin(self, noise, source=None):
-        return noise if source is None else self.noisy(source, noise, 0)
-
-    def noisy(self, latents, noise, step):
-        if step >= len(self.timesteps):
-            return latents
-        return self.scheduler.scale_noise(latents, self.timesteps[step : step + 1], noise)
-
-    def scaled(self, latents, timestep):
-        return latents
 
 
 class OneColour(Family):
@@ -62,11 +48,7 @@ class OneColour(Family):
         return functional.interpolate(latents, scale_factor=4)
 
     def schedule(self, name, steps, strength, size):
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-        scheduler.set_timesteps(steps, device="cpu")
-        skipped = steps - int(steps * strength)
-        scheduler.set_begin_index(skipped)
-        return FlowSchedule(scheduler, scheduler.timesteps[skipped:])
+        return Schedule.of(name, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, steps, strength)
 
     def predictor(self, conditions, batch):
         colour = conditions.prompt[0][None, :, None, None]
