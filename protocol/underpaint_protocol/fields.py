@@ -43,13 +43,12 @@ class Record:
     """A frozen value whose fields are all declared with the functions of this module."""
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            value = _kind(spec).check(spec.name, getattr(self, spec.name))
-            object.__setattr__(self, spec.name, value)
+        for name, kind, _ in _declared(type(self)):
+            object.__setattr__(self, name, kind.check(name, getattr(self, name)))
 
     def to_wire(self) -> Dict[str, Any]:
         """The record as a map from field names to values that msgpack can carry."""
-        return {spec.name: _kind(spec).to_wire(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
+        return {name: kind.to_wire(getattr(self, name)) for name, kind, _ in _declared(type(self))}
 
     @classmethod
     def from_wire(cls: Type[R], wire: Dict[str, Any]) -> R:
@@ -58,12 +57,25 @@ class Record:
         Raises `InvalidField` if a required field is missing or a value is not allowed.
         """
         values = {}
-        for spec in dataclasses.fields(cls):
-            if spec.name in wire:
-                values[spec.name] = wire[spec.name]
-            elif spec.default is MISSING:
-                raise InvalidField(spec.name, "is missing")
+        for name, _, default in _declared(cls):
+            if name in wire:
+                values[name] = wire[name]
+            elif default is MISSING:
+                raise InvalidField(name, "is missing")
         return cls(**values)
+
+
+_Declared = Tuple[Tuple[str, Kind, Any], ...]
+_FIELDS: Dict[Type[Record], _Declared] = {}
+
+
+def _declared(cls: Type[Record]) -> _Declared:
+    """The fields of a kind of record: name, what it may hold, and its default; looked up once, as every tile is one."""
+    known = _FIELDS.get(cls)
+    if known is None:
+        known = tuple((spec.name, _kind(spec), spec.default) for spec in dataclasses.fields(cls))
+        _FIELDS[cls] = known
+    return known
 
 
 def _kind(spec: Any) -> Kind:

@@ -15,6 +15,8 @@ from functools import cache
 M_ARENA_MAX = -8
 """From glibc's malloc.h."""
 HEAPS = 2
+NEW_OBJECTS = 10_000
+"""New containers after which Python looks for garbage. A tile on its way makes dozens, and none of them is any."""
 
 
 def keep_in_shape() -> None:
@@ -24,6 +26,7 @@ def keep_in_shape() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
     mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(M_ARENA_MAX, HEAPS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -69,9 +69,9 @@ class Pixels:
         """Keep a tile. Raises `TileError` if it is damaged, and `StoreFull`."""
         await self._in_thread(self._unpack, tile)
 
-    def store_soon(self, tile: Tile) -> Future[None]:
-        """The same, for who has something else to do meanwhile; this is done in a thread."""
-        return self._threads.submit(self._unpack, tile)
+    def store_soon(self, tiles: Sequence[Tile]) -> Future[list[Exception]]:
+        """The same for several, for who has something else to do meanwhile; done in a thread, with all that failed."""
+        return self._threads.submit(self._unpack_all, tiles)
 
     async def packed(self, name: bytes, encoding: str) -> Tile | None:
         """A tile as it is sent; None if it is not here any more."""
@@ -128,6 +128,15 @@ class Pixels:
 
     def _fit(self, images: Iterable[Image]) -> bool:
         return all(self._store.size_of(name) in (size, None) for image in images for name, size in image.tile_sizes)
+
+    def _unpack_all(self, tiles: Iterable[Tile]) -> list[Exception]:
+        errors: list[Exception] = []
+        for tile in tiles:
+            try:
+                self._unpack(tile)
+            except Exception as error:
+                errors.append(error)
+        return errors
 
     def _unpack(self, tile: Tile) -> None:
         if self._store.size_of(tile.name) is not None:
