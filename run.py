@@ -30,6 +30,8 @@ KRITAS_PYTHON = (
 """What vermin is told: whatever Krita loads must run on Python 3.8."""
 COVERED = ("sessions.py", "outbox.py", "book.py", "restoring.py", "intake.py", "pixels.py", "turns.py", "journal/*")
 """Of the daemon's server, what must lose nothing."""
+TESTERS = min(4, max(2, os.cpu_count() or 2))
+"""Processes that run tests at the same time."""
 UNTIMED = "-k=not quickly"
 """Counting branches takes time: what measures it is left to `test`."""
 COVERED_BY = (
@@ -110,8 +112,8 @@ def demo(rest: Sequence[str]) -> int:
 
 
 def test(rest: Sequence[str]) -> int:
-    """All tests; further words go to pytest."""
-    return code_of("-m", "pytest", *rest)
+    """All tests; further words go to pytest. Several processes share them, file by file: most wait for a daemon."""
+    return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadfile", *rest)
 
 
 def coverage(rest: Sequence[str]) -> int:
@@ -129,7 +131,7 @@ def coverage(rest: Sequence[str]) -> int:
         f"--include={','.join(included)}",
         "-m",
         "pytest",
-        "-k=not quickly",
+        UNTIMED,
         *rest,
         *tests,
     )
