@@ -9,9 +9,10 @@ from random import Random
 from typing import Any
 
 import msgpack
+from underpaint_protocol.messages import vocabulary
 from underpaint_protocol.tiles import name_of
 
-from .subjects import ABSENT, FROM_CLIENT, FROM_SERVER, PIXELS, bomb, wire_of
+from .subjects import ABSENT, PIXELS, bomb, from_clients, from_servers
 
 Mutation = Callable[[Random], bytes]
 
@@ -39,7 +40,7 @@ ODD_BYTES = (
 
 def structure(random: Random) -> bytes:
     """A client's message with one to three wrong, missing, added or swapped values anywhere in it."""
-    wire = wire_of(random.choice(FROM_CLIENT))
+    wire = vocabulary.to_wire(random.choice(from_clients()))
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         _change(random, _somewhere(random, wire))
     return _packed(wire)
@@ -47,7 +48,7 @@ def structure(random: Random) -> bytes:
 
 def bytewise(random: Random) -> bytes:
     """A packed message with some of its bytes flipped, inserted, cut out, doubled or cut off."""
-    data = bytearray(_packed(wire_of(random.choice(FROM_CLIENT))))
+    data = bytearray(_packed(vocabulary.to_wire(random.choice(from_clients()))))
     for _ in range(random.randint(1, 4)):
         random.choice((_flip, _insert, _cut_out, _double, _truncate, _overwrite))(random, data)
     return bytes(data)
@@ -74,7 +75,7 @@ def noise(random: Random) -> bytes:
 
 def turned_round(random: Random) -> bytes:
     """A message that only a server may send, right or slightly wrong."""
-    wire = wire_of(random.choice(FROM_SERVER))
+    wire = vocabulary.to_wire(random.choice(from_servers()))
     if random.random() < 0.5:
         _change(random, _somewhere(random, wire))
     return _packed(wire)

@@ -51,11 +51,13 @@ class Vocabulary:
         """The `type` under which a message travels."""
         return self._names[type(message)]
 
+    def to_wire(self, message: Record) -> Dict[str, Any]:
+        """One message as the map that travels: its `type` and its fields."""
+        return {"type": self.name_of(message), **message.to_wire()}
+
     def encode(self, message: Record) -> bytes:
-        """One message as bytes: a msgpack map of `type` and the message's fields."""
-        wire = {"type": self.name_of(message)}
-        wire.update(message.to_wire())
-        packed: bytes = msgpack.packb(wire, use_bin_type=True)
+        """One message as bytes: that map in msgpack."""
+        packed: bytes = msgpack.packb(self.to_wire(message), use_bin_type=True)
         return packed
 
     def decode(self, data: bytes) -> Record:

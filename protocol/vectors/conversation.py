@@ -9,7 +9,7 @@ import json
 import textwrap
 from pathlib import Path
 
-from make import in_json
+from make import vector
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
@@ -82,14 +82,7 @@ LOST = "\n  the connection is lost here, and the client opens another\n"
 
 def main() -> None:
     """Write the file beside this script, and the block of SPEC.md that shows the same."""
-    frames = [
-        {
-            "from": who,
-            "hex": vocabulary.encode(message).hex(),
-            "message": {"type": vocabulary.name_of(message), **in_json(message.to_wire())},
-        }
-        for who, message in CONVERSATION
-    ]
+    frames = [{"from": who, **vector(message)} for who, message in CONVERSATION]
     path = Path(__file__).with_name("conversation.json")
     path.write_text(json.dumps(frames, indent=1, ensure_ascii=False) + "\n")
     spec = Path(__file__).parents[1] / "SPEC.md"

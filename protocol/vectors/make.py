@@ -195,15 +195,14 @@ def in_json(value: Any) -> Any:
     return value
 
 
+def vector(message: Record) -> dict[str, Any]:
+    """A message as its bytes and as what they mean."""
+    return {"hex": vocabulary.encode(message).hex(), "message": in_json(vocabulary.to_wire(message))}
+
+
 def main() -> None:
     """Write the file beside this script."""
-    accepted = [
-        {
-            "hex": vocabulary.encode(message).hex(),
-            "message": {"type": vocabulary.name_of(message), **in_json(message.to_wire())},
-        }
-        for message in MESSAGES
-    ]
+    accepted = [vector(message) for message in MESSAGES]
     refused = [{"what": what, "hex": data, "code": code} for what, data, code in REFUSED]
     path = Path(__file__).with_name("messages.json")
     path.write_text(json.dumps({"messages": accepted, "refused": refused}, indent=1, ensure_ascii=False) + "\n")
