@@ -19,6 +19,7 @@ from underpaint_backend.cli import main
 from underpaint_backend.cli.models import in_words
 from underpaint_backend.models.catalog import default_roots, find_models
 from underpaint_backend.models.download import Progress
+from underpaint_backend.models.offers import offers
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.hub import Repository, StandIn, stand_in
@@ -201,6 +202,7 @@ def test_a_gated_model_says_how_to_get_it(say: Say, hub: StandIn) -> None:
             **{f"{part}/config.json": b"{}" for part in ("transformer", "text_encoder", "vae")},
             **{f"{part}/model.safetensors": weights(5) for part in ("transformer", "text_encoder", "vae")},
         },
+        commit=offers()["flux2-klein:9b"].sources[0].revision,
         gated=True,
     )
     code, _, err = say("pull", "flux2-klein:9b")

@@ -60,6 +60,7 @@ def test_an_offer_is_complete(name: str) -> None:
     assert model.memory == given.memory["bf16"] < model.download * 1.05
     assert "model_index.json" in given.sources[0].files
     assert all(source.variant in ("", "fp16") for source in given.sources)
+    assert all(source.pinned for source in given.sources)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_an_offer_is_complete(name: str) -> None:
         ("flux2-klein:9b", 4, 1.0, 4, True),
         ("flux2-klein:base-4b", 50, 4.0, 4, False),
         ("flux2:dev", 28, 4.0, 6, True),
-        ("flux1:schnell", 4, 1.0, 0, False),
+        ("flux1:schnell", 4, 1.0, 0, True),
         ("flux1:fill", 50, 30.0, 0, True),
         ("flux1:kontext", 30, 2.5, 1, True),
         ("sd15:inpaint", 25, 7.5, 0, False),
