@@ -6,10 +6,12 @@ A new host is one line in `HOSTS`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import pytest
+import pytest_asyncio
 from underpaint_backend.server.hosts import Host
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
 from underpaint_protocol.fields import Record
@@ -23,13 +25,32 @@ LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=5
 HOSTS: dict[str, Callable[[], Host]] = {"local": lambda: LocalHost(LocalOptions(device="cpu", threads=1))}
 
 
-@pytest.fixture(params=HOSTS)
-async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@contextlib.asynccontextmanager
+async def started(name: str) -> AsyncIterator[Host]:
     """A host with the built-in model whose worker was just started."""
-    running = HOSTS[request.param]()
+    running = HOSTS[name]()
     await running.start(lambda worker: None)
     yield running
     await running.close()
+
+
+@pytest_asyncio.fixture(params=HOSTS, scope="module", loop_scope="module")
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    """One host of each kind for all tests that leave it as it was. Its worker has done a job."""
+    async with started(request.param) as running:
+        assert isinstance((await run(running, Submit("first", SHORT)))[-1], Done)
+        yield running
+
+
+@pytest_asyncio.fixture(params=HOSTS, loop_scope="module")
+async def fresh(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    """A host for one test, whose worker is still starting."""
+    async with started(request.param) as running:
+        assert running.worker.state == "starting"
+        yield running
 
 
 async def one_by_one(tiles: Sequence[Tile]) -> AsyncIterator[Tile]:
@@ -41,27 +62,25 @@ async def run(host: Host, submit: Submit, tiles: Sequence[Tile] = ()) -> list[Re
     return [message async for message in host.run(submit, one_by_one(tiles))]
 
 
-async def test_a_job_may_come_before_the_worker_is_ready(host: Host) -> None:
+async def test_a_job_may_come_before_the_worker_is_ready(fresh: Host) -> None:
     """A job that is given at once waits for the worker and is done then."""
-    assert host.worker.state == "starting"
-    messages = await run(host, Submit("a", SHORT))
+    messages = await run(fresh, Submit("a", SHORT))
     assert isinstance(messages[-1], Done)
-    assert host.worker.state == "ready"
-    assert host.worker.device.startswith("cpu")
+    assert fresh.worker.state == "ready"
+    assert fresh.worker.device.startswith("cpu")
 
 
-async def test_a_job_can_be_cancelled_before_the_worker_is_ready(host: Host) -> None:
+async def test_a_job_can_be_cancelled_before_the_worker_is_ready(fresh: Host) -> None:
     """Cancelling does not wait for the worker's libraries."""
-    running = asyncio.create_task(run(host, LONG))
+    running = asyncio.create_task(run(fresh, LONG))
     await asyncio.sleep(0.05)
-    host.cancel("long")
+    fresh.cancel("long")
     async with asyncio.timeout(1):
         assert await running == [Cancelled("long")]
 
 
 async def test_a_cancel_while_the_pixels_travel_is_not_lost(host: Host) -> None:
     """A job that is cancelled before the worker has all of it still ends in `cancelled`."""
-    await run(host, Submit("first", SHORT))
     pixels = bytes(256 << 10)
     tiles = [Tile(name_of(pixels), len(pixels), pixels)] * 128
     running = asyncio.create_task(run(host, LONG, tiles))
@@ -72,22 +91,20 @@ async def test_a_cancel_while_the_pixels_travel_is_not_lost(host: Host) -> None:
 
 
 async def test_free_memory_is_told_while_a_job_runs(host: Host) -> None:
-    """Memory can be asked for at any time; before there is a worker, there is none to tell."""
-    assert await host.free_memory() is None
-    running = asyncio.create_task(run(host, LONG))
-    while host.worker.state != "ready":
-        await asyncio.sleep(0.05)
+    """Memory can be asked for at any time, in the middle of a job too."""
+    messages = host.run(LONG, one_by_one([]))
+    await anext(messages)
     memory = await host.free_memory()
     assert memory is not None
     assert 0 < memory.free <= memory.total
     host.cancel("long")
-    await running
+    assert [message async for message in messages][-1] == Cancelled("long")
 
 
-async def test_a_host_says_what_it_can_run_at_once(host: Host) -> None:
-    """The models are known while the worker is still starting."""
-    assert host.worker.state == "starting"
-    assert "primer-inpaint" in [model.id for model in host.models()]
+async def test_what_a_host_knows_before_there_is_a_worker(fresh: Host) -> None:
+    """Its models are known while the worker is still starting; there is no memory to tell of."""
+    assert "primer-inpaint" in [model.id for model in fresh.models()]
+    assert await fresh.free_memory() is None
 
 
 async def test_a_failing_job_ends_like_any_other(host: Host) -> None:
@@ -113,12 +130,12 @@ async def test_messages_of_a_cancelled_job_do_not_reach_the_next(host: Host) -> 
     assert all(getattr(message, "job", "next") == "next" for message in following)
 
 
-async def test_memory_is_nobodys_when_the_worker_dies(host: Host) -> None:
+async def test_memory_is_nobodys_when_the_worker_dies(fresh: Host) -> None:
     """Who asks for memory while the worker goes away gets None, not an exception."""
-    await run(host, Submit("a", SHORT))
-    asked = asyncio.create_task(host.free_memory())
+    await run(fresh, Submit("a", SHORT))
+    asked = asyncio.create_task(fresh.free_memory())
     await asyncio.sleep(0)
-    await host.close()
+    await fresh.close()
     async with asyncio.timeout(5):
         answer = await asked
     assert answer is None or answer.total > 0
