@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from underpaint_protocol.exceptions import TileError
 from underpaint_protocol.messages import Tile
@@ -17,12 +17,11 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """Tiles of one connection, of up to 512 KiB each, that may be on their way."""
-BATCHES = 2
-"""Threads that store tiles of one connection at the same time; what comes meanwhile is the next batch of one."""
+NEVER = -1
 
 
 class Intake:
-    """Stores tiles in threads while more of them come, as many at a time as came in the meantime.
+    """Stores tiles in threads while more of them come. The event loop hears of refusals, and of nothing else.
 
     What depends on tiles that came before waits for `settled`.
     """
@@ -31,9 +30,12 @@ class Intake:
         """`on_refusal` hears, on the event loop, of each tile that is damaged or that finds no room."""
         self._pixels = pixels
         self._on_refusal = on_refusal
-        self._waiting: list[Tile] = []
-        self._in_threads = 0
-        self._batches = 0
+        self._loop = asyncio.get_running_loop()
+        self._taken = 0
+        self._ended: deque[Exception | None] = deque()
+        """What became of tiles; threads append to it."""
+        self._wanted = NEVER
+        """How few may be on their way when the loop is to be woken."""
         self._fewer = asyncio.Event()
 
     async def put(self, tile: Tile) -> None:
@@ -42,38 +44,35 @@ class Intake:
             await self.settled()  # Its base may be among them.
         elif self._on_way >= AT_ONCE:
             await self.settled(AT_ONCE // 2)
-        self._waiting.append(tile)
-        self._begin()
+        self._taken += 1
+        self._pixels.store_soon(tile, self._end)
 
     async def settled(self, but: int = 0) -> None:
         """Wait until all tiles are stored or refused, but for so many."""
+        self._fewer.clear()
+        self._wanted = but  # Before looking, so that whatever ends after the look sees it.
         while self._on_way > but:
-            self._fewer.clear()
             await self._fewer.wait()
+            self._fewer.clear()
+        self._wanted = NEVER
+        self._collect()
 
     @property
     def _on_way(self) -> int:
-        return len(self._waiting) + self._in_threads
+        return self._taken - len(self._ended)
 
-    def _begin(self) -> None:
-        """Give what waits to a thread, unless as many are at it as may be."""
-        if not self._waiting or self._batches == BATCHES:
-            return
-        batch, self._waiting = self._waiting, []
-        self._in_threads += len(batch)
-        self._batches += 1
-        loop = asyncio.get_running_loop()
-        stored = self._pixels.store_soon(batch)
-        stored.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._finish, len(batch), stored))
+    def _end(self, error: Exception | None) -> None:
+        """In the thread that had the tile."""
+        self._ended.append(error)
+        if error is not None or self._on_way <= self._wanted:
+            self._loop.call_soon_threadsafe(self._collect)
 
-    def _finish(self, count: int, stored: Future[list[Exception]]) -> None:
-        """A batch of so many is through."""
-        self._in_threads -= count
-        self._batches -= 1
-        for error in stored.result():
+    def _collect(self) -> None:
+        while self._ended:
+            error = self._ended.popleft()
+            self._taken -= 1
             if isinstance(error, (TileError, StoreFull)):
                 self._on_refusal(error)
-            else:
+            elif error is not None:
                 log.error("a tile could not be stored", exc_info=error)
-        self._begin()
         self._fewer.set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 from typing import TypeVar
 
 from underpaint_protocol.encodings import decode, encode
@@ -31,13 +33,23 @@ class Pixels:
     def __init__(self, store: TileStore) -> None:
         self._store = store
         self._threads = ThreadPoolExecutor(THREADS, "tiles")
+        self._coming: SimpleQueue[tuple[Tile, Callable[[Exception | None], None]] | None] = SimpleQueue()
+        self._takers = [Thread(target=self._store_what_comes, daemon=True) for _ in range(THREADS)]
+        """An executor's future for each tile costs the event loop more than all else that it does for the tile."""
 
     async def open(self) -> None:
         """Find what is there. Raises `OSError` if the folder cannot be used."""
         await self._in_thread(self._store.open)
+        for taker in self._takers:
+            taker.start()
 
     def close(self) -> None:
         """End the threads, and let go of the files."""
+        for _ in self._takers:
+            self._coming.put(None)
+        for taker in self._takers:
+            if taker.ident is not None:
+                taker.join()
         self._threads.shutdown()
         self._store.close()
 
@@ -69,9 +81,9 @@ class Pixels:
         """Keep a tile. Raises `TileError` if it is damaged, and `StoreFull`."""
         await self._in_thread(self._unpack, tile)
 
-    def store_soon(self, tiles: Sequence[Tile]) -> Future[list[Exception]]:
-        """The same for several, for who has something else to do meanwhile; done in a thread, with all that failed."""
-        return self._threads.submit(self._unpack_all, tiles)
+    def store_soon(self, tile: Tile, ended: Callable[[Exception | None], None]) -> None:
+        """The same, for who has something else to do meanwhile; `ended` is told in a thread what was raised, if any."""
+        self._coming.put((tile, ended))
 
     async def packed(self, name: bytes, encoding: str) -> Tile | None:
         """A tile as it is sent; None if it is not here any more."""
@@ -129,14 +141,16 @@ class Pixels:
     def _fit(self, images: Iterable[Image]) -> bool:
         return all(self._store.size_of(name) in (size, None) for image in images for name, size in image.tile_sizes)
 
-    def _unpack_all(self, tiles: Iterable[Tile]) -> list[Exception]:
-        errors: list[Exception] = []
-        for tile in tiles:
+    def _store_what_comes(self) -> None:
+        while (coming := self._coming.get()) is not None:
+            tile, ended = coming
+            error = None
             try:
                 self._unpack(tile)
-            except Exception as error:
-                errors.append(error)
-        return errors
+            except Exception as problem:
+                error = problem
+            del tile, coming  # The next one may be a long time coming.
+            ended(error)
 
     def _unpack(self, tile: Tile) -> None:
         if self._store.size_of(tile.name) is not None:
