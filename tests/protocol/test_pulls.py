@@ -10,8 +10,8 @@ from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import Error, Models, Pull, Pulling, Resume, Resumed
 from underpaint_protocol.pulls import is_over
 
+from tests.protocol.client_sessions import FIRST, SECOND, greeted, receive, reconnected, said, welcome
 from tests.protocol.reference import MODEL
-from tests.protocol.test_client import FIRST, SECOND, greeted, receive, reconnected, said, welcome
 
 HALF = Pulling("m", 5, 10)
 REFUSED = Error(describe("may_not_fetch", model="m"))
