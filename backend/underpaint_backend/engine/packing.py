@@ -73,7 +73,7 @@ def pack_layers(network: nn.Module, pack: Pack) -> None:
     for module in network.modules():
         if isinstance(module, LAYERS) and module.weight.nbytes >= SMALLEST:
             weight = module.weight.data
-            _hook(module, pack(lambda weight=weight: weight))  # type: ignore[misc]
+            keep_packed(module, pack(lambda weight=weight: weight))  # type: ignore[misc]
 
 
 def bytes_of(network: nn.Module) -> int:
@@ -85,7 +85,8 @@ def bytes_of(network: nn.Module) -> int:
     return sum(storages.values()) + sum(getattr(module, "packed_bytes", 0) for module in network.modules())
 
 
-def _hook(module: Any, packed: Packed) -> None:
+def keep_packed(module: Any, packed: Packed) -> None:
+    """Keep a layer's weight packed, but for the time of each of its passes."""
     with torch.inference_mode(False):
         empty = torch.zeros((), dtype=module.weight.dtype, device=module.weight.device).expand(module.weight.shape)
     module.packed_bytes = packed.bytes
@@ -118,20 +119,29 @@ class TensorFiles:
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """A tensor in the precision `dtype`, on `device`."""
         path, place = self._places[name]
-        data = torch.empty(place.end - place.begin, dtype=torch.uint8)
-        with path.open("rb", buffering=0) as file:
-            file.seek(place.begin)
-            rest = memoryview(data.numpy().data)
-            while rest:
-                got = file.readinto(rest[:PIECE])
-                if not got:
-                    raise BadFiles(f"{path.name} ends too early")
-                rest = rest[got:]
+        data = read_bytes(path, place.begin, place.end - place.begin)
         return data.view(place.dtype).view(place.shape).to(device, dtype)
 
 
 PIECE = 16 << 20
 """Bytes that are read at once."""
+
+
+def read_bytes(path: Path, begin: int, size: int) -> Tensor:
+    """Bytes of a file, without mapping it.
+
+    Raises `BadFiles` if they are not all there.
+    """
+    data = torch.empty(size, dtype=torch.uint8)
+    with path.open("rb", buffering=0) as file:
+        file.seek(begin)
+        rest = memoryview(data.numpy().data)
+        while rest:
+            got = file.readinto(rest[:PIECE])
+            if not got:
+                raise BadFiles(f"{path.name} ends too early")
+            rest = rest[got:]
+    return data
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ def streamed(cls: Any, config: Mapping[str, Any], files: TensorFiles, dtype: tor
             read = reader(f"{path}.{name}".lstrip("."))
             if packs and name == "weight" and parameter.numel() * dtype.itemsize >= SMALLEST:
                 module.weight = nn.Parameter(torch.zeros((), dtype=dtype).expand(parameter.shape), requires_grad=False)
-                _hook(module, pack(read))
+                keep_packed(module, pack(read))
             else:
                 setattr(module, name, nn.Parameter(read(), requires_grad=False))
         for name, buffer in list(module.named_buffers(recurse=False)):
