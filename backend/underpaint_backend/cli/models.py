@@ -16,13 +16,14 @@ from ..models import adding, folders
 from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
-from ..models.hub import Hub, HubError, Line, Settings, settings
-from ..models.offers import REPOSITORY, Offer, Source, offers
+from ..models.hub import Hub, HubError, Line, NotThere, Settings, settings
+from ..models.layout import read_index
+from ..models.offers import Offer, Source, check_id, offers
 from ..models.removal import remove
 from ..models.selection import needed
 from ..models.store import Store, cache_folder
 from ..models.verify import discard, verify
-from . import CommandError
+from . import CommandError, listing, own_daemon
 
 QUIET_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -38,11 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("models", nargs="+", metavar="MODEL")
     pull.add_argument("--update", action="store_true", help="ask whether there is a newer one")
     _add_hub(pull)
-    add = actions.add_parser("add", help="add a model of the hub, or a folder of this machine, to the list")
+    add = actions.add_parser("add", help="add a model of the hub, or a folder or file of this machine, to the list")
     add.add_argument("model", metavar="MODEL", help="what it shall be called: small letters, digits, . _ - / :")
-    add.add_argument("where", metavar="OWNER/NAME|FOLDER", help="a repository of the hub, or a folder")
+    add.add_argument("where", metavar="OWNER/NAME|FOLDER|FILE", help="a repository of the hub, a folder or a file")
     add.add_argument("--name", help="how it is shown")
     add.add_argument("--family", choices=tuple(adding.FAMILIES), help="instead of the one that its pipeline tells")
+    add.add_argument("--configuration", metavar="NAME", help="of a file, such as flux1-kontext, instead of its own")
     add.add_argument("--revision", default="main", help="a branch or a commit of the repository")
     add.add_argument("--variant", default="fp16", help="which weights, where there are several (default: fp16)")
     add.add_argument("--licence", default="", help="shown in the list")
@@ -93,57 +95,16 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    rows = [("MODEL", "NAME", "STATE", "SIZE", "LICENCE")]
-    for entry in find_models(default_roots()).values():
-        model = entry.model
-        size = in_gb(_bytes_here(entry)) if model.state == "ready" else in_gb(model.download) if model.download else ""
-        licence = f"{model.licence} (to be accepted)" if model.gated else model.licence
-        rows.append((model.id, model.name, model.state, size, licence))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column == 3 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ]
-        print("  ".join([*cells, row[4]]).rstrip())
-    if any(row[2] == "absent" for row in rows):
-        print("\nWhat is absent is fetched with “underpaint models pull MODEL”.")
+    entries = find_models(default_roots())
+    print(listing.table(entries, own_daemon.misfits(entry.model for entry in entries.values())))
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    entry, offer = _entry(arguments.model), _offers().get(arguments.model)
-    model = entry.model
-    lines = {
-        "name": model.name,
-        "state": f"{model.state}{': ' if model.detail else ''}{model.detail}",
-        "family": model.family,
-        "tasks": ", ".join(task.replace("_", " ") for task in model.tasks),
-        "licence": f"{model.licence or 'not known'}{', which has to be accepted on its page' if model.gated else ''}",
-        "paints best at": f"{model.native_area / 1e6:.2g} megapixels, sides a multiple of {model.size_multiple}",
-        "steps": f"{model.default_steps}, with guidance {model.default_guidance:g} and {model.default_scheduler}",
-        "schedulers": ", ".join(model.schedulers),
-        "references": f"up to {model.max_references}" if model.max_references else "none",
-    }
-    if offer is not None and offer.memory:
-        lines["memory"] = ", ".join(f"{in_gb(size)} in {name}" for name, size in offer.memory.items())
-    if model.state == "ready":
-        lines["files"] = f"{in_gb(_bytes_here(entry))} in {entry.folder}"
-        lines.update({f"its {part}": str(path) for part, path in entry.elsewhere.items()})
-    elif model.download:
-        lines["to fetch"] = in_gb(model.download)
-    for source in offer.sources if offer is not None else ():
-        lines[f"from {source.repository}"] = f"{source.revision}, https://huggingface.co/{source.repository}"
-    print(model.id)
-    for name, what in lines.items():
-        print(f"    {name}: {what}")
+    offer, entry = _offers().get(arguments.model), _entry(arguments.model)
+    misfit = own_daemon.misfits([entry.model]).get(entry.model.id, "")
+    print(listing.description(entry, offer, misfit))
     return 0
-
-
-def _bytes_here(entry: Entry) -> int:
-    folders = {entry.folder, *entry.elsewhere.values()}
-    files = {path.resolve() for folder in folders for path in (folder.rglob("*") if folder.is_dir() else [folder])}
-    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 # pull
@@ -151,10 +112,23 @@ def _bytes_here(entry: Entry) -> int:
 
 def _pull(arguments: argparse.Namespace) -> int:
     how = _settings(arguments)
-    wanted = [_offer(name) for name in arguments.models]
+    wanted = [offer for offer in map(_to_fetch, arguments.models) if offer is not None]
     for offer in wanted:
         _fetch(offer, how, arguments.update)
+    own_daemon.models_there()
     return 0
+
+
+def _to_fetch(name: str) -> Offer | None:
+    """The offer of this name; None if the model lies in a folder of this machine, ready."""
+    offer = _offers().get(name)
+    entry = _entry(name) if offer is None else None
+    if entry is None:
+        return offer
+    if entry.model.state != "ready":
+        raise CommandError(f"{name} lies in {entry.checkpoint or entry.folder}, and {entry.model.detail}")
+    print(f"{name} is here already.")
+    return None
 
 
 def _fetch(offer: Offer, how: Settings, update: bool = False) -> None:
@@ -219,44 +193,55 @@ def _time(seconds: float) -> str:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    name, where = arguments.model, arguments.where
-    if name in find_models(default_roots()) and not _is_own(name):
-        raise CommandError(f"there is a model called {name} already; choose another name")
+    name = arguments.model
     try:
-        folder = Path(where).expanduser()
-        is_folder = folder.is_dir() or where.startswith((".", "/", "~")) or not REPOSITORY.fullmatch(where)
-        table = adding.folder_table(name, folder, arguments.family) if is_folder else _table(arguments)
+        where = adding.place_of(arguments.where)
+        check_id(name)
+        known = _offers().get(name)
+        if (known is None or not known.own) and name in find_models(default_roots()):
+            raise CommandError(f"there is a model called {name} already; choose another name")
+        if isinstance(where, str):
+            table = _table(arguments, where)
+        elif where.is_file():
+            table = folders.file_table(name, where, arguments.configuration)
+        else:
+            table = adding.folder_table(name, where, arguments.family)
         for key in ("name", "licence"):
             if getattr(arguments, key):
                 table[key] = getattr(arguments, key)
         offer = adding.add(table)
-    except (OSError, ValueError, InvalidField) as error:
+    except (ValueError, InvalidField) as error:
         raise CommandError(str(error)) from None
+    own_daemon.models_there()
     print(f"{name} is in the list: a model of the family {offer.model.family}.")
-    if offer.folder is None:
+    if known is not None:
+        print("It takes the place of your earlier one of this name.")
+    if offer.local is None:
         print(f"Fetch it with “underpaint models pull {name}” ({in_gb(offer.model.download)}).")
     return 0
 
 
-def _table(arguments: argparse.Namespace) -> dict[str, object]:
+def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     """An entry for a repository, as its `model_index.json` and its list of files tell. Raises `ValueError`."""
     how = _settings(arguments)
     if how.offline:
         raise ValueError("what a repository holds can only be asked of the hub, and working offline was asked for")
-    source = Source(arguments.where, ("*", "*/*"), arguments.revision, arguments.variant)
+    source = Source(where, ("*", "*/*"), arguments.revision, arguments.variant)
     hub = Hub(how, Event(), Line())
     try:
         commit = source.revision if source.pinned else hub.commit(source.repository, source.revision)
         tree = hub.tree(source.repository, commit)
         if "model_index.json" not in tree.files:
             raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
-        index = adding.read_index(hub.text(source.repository, commit, "model_index.json"))
+        index = read_index(hub.text(source.repository, commit, "model_index.json"))
+    except NotThere:
+        raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
     except HubError as error:
-        raise ValueError(f"{how.endpoint} does not tell what {source.repository} is: {error}") from None
+        raise ValueError(f"{how.endpoint} does not tell what {where} is: {error}, and it is no folder here") from None
     described = adding.describe_pipeline(index, arguments.family)
     wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)
     size = sum(tree.files[path].size for path in needed(wanted, tree.files))
-    named = {"id": arguments.model, "name": arguments.where.partition("/")[2]}
+    named = {"id": arguments.model, "name": where.partition("/")[2]}
     return {
         **named,
         **described,
@@ -268,6 +253,11 @@ def _table(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _add_folder(arguments: argparse.Namespace) -> int:
+    if arguments.folder.expanduser().is_file():
+        raise CommandError(
+            f"{arguments.folder} is a file: name the folder that it lies in, or add it alone with "
+            f"“underpaint models add NAME {arguments.folder}”"
+        )
     folder = folders.add_folder(arguments.folder)
     entries = find_models(default_roots()).values()
     contents = folders.folder_entries(folders.sister_among(entries), [folder])
@@ -276,14 +266,16 @@ def _add_folder(arguments: argparse.Namespace) -> int:
         print(f"{entry.model.id}: {entry.model.name}{problem}")
     for broken in contents.broken:
         print(f"{broken.path.relative_to(folder)} cannot be used: {broken.reason}")
-    print(
-        f"{folder} is searched from now on: {len(contents.entries)} models and {len(contents.loras)} LoRAs are in it."
-    )
+    models, loras = listing.count(len(contents.entries), "model"), listing.count(len(contents.loras), "LoRA")
+    own_daemon.models_there()
+    print(f"{folder} is searched from now on: {models} and {loras} in it can be used.")
     return 0
 
 
 def _remove_folder(arguments: argparse.Namespace) -> int:
-    print(f"{folders.remove_folder(arguments.folder)} is searched no more. Its files stay.")
+    folder = folders.remove_folder(arguments.folder)
+    own_daemon.models_there()
+    print(f"{folder} is searched no more. Its files stay.")
     return 0
 
 
@@ -291,16 +283,52 @@ def _remove_folder(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    offer, store = _offer(arguments.model), _store()
+    offer, store = _removable(arguments.model), _store()
     name = offer.model.id
-    if offer.folder is not None:
-        _sure(arguments.yes, f"Take {name} out of the list? Its folder {offer.folder} stays.")
+    if offer.local is not None:
+        what = "folder" if offer.folder is not None else "file"
+        _sure(arguments.yes, f"Take {name} out of the list? Its {what} {offer.local} stays.")
         adding.forget(name)
-        print(f"{name} is out of the list. Its folder {offer.folder} was not touched.")
-        return 0
-    _sure(arguments.yes, f"Delete the files of {name}?")
+        print(f"{name} is out of the list. Its {what} {offer.local} was not touched.")
+    elif not any(store.repository(source.repository).exists() for source in offer.sources):
+        _remove_what_is_not_there(arguments, offer)
+    else:
+        _sure(arguments.yes, f"Delete the files of {name}?")
+        _remove_files(offer, store)
+    own_daemon.models_there()
+    return 0
+
+
+def _removable(name: str) -> Offer:
+    offer = _offers().get(name)
+    entry = _entry(name) if offer is None else None
+    if offer is not None:
+        return offer
+    assert entry is not None
+    if entry.checkpoint is not None:
+        raise CommandError(
+            f"{name} is the file {entry.checkpoint}. Delete it yourself, or forget its folder with "
+            "“underpaint models remove-folder”"
+        )
+    if entry.folder.is_relative_to(default_roots()[0]):
+        raise CommandError(f"{name} comes with Underpaint and cannot be removed")
+    raise CommandError(f"{name} is the folder {entry.folder}. Delete it yourself to be rid of it")
+
+
+def _remove_what_is_not_there(arguments: argparse.Namespace, offer: Offer) -> None:
+    name = offer.model.id
+    if offer.own:
+        _sure(arguments.yes, f"Take {name} out of the list?")
+        adding.forget(name)
+        print(f"{name} is out of the list. Nothing of it was on this machine.")
+        return
+    print(f"{name} is not on this machine, so there is nothing to delete.")
+
+
+def _remove_files(offer: Offer, store: Store) -> None:
+    name = offer.model.id
     removed = remove(offer, store, _offers().values())
-    if _is_own(name):
+    if offer.own:
         adding.forget(name)
     print(f"{in_gb(removed.freed)} are free again.")
     if removed.kept_for:
@@ -308,7 +336,6 @@ def _remove(arguments: argparse.Namespace) -> int:
     entry = find_models(default_roots()).get(name)
     if entry is not None and entry.model.state == "ready":
         print(f"{name} can still be used, from {entry.folder}.")
-    return 0
 
 
 def _sure(yes: bool, question: str) -> None:
@@ -339,7 +366,7 @@ def _verify_one(offer: Offer, store: Store, how: Settings, repair: bool) -> bool
     name = offer.model.id
     if offer not in [offer for source in offer.sources if store.likeliest(source)]:
         print(f"{name}: nothing of it came from the hub, so there are no hashes to compare with.")
-        return offer.folder is not None
+        return offer.local is not None
     findings = verify(offer, store, lambda path, size: None, Event())
     for finding in findings:
         print(f"{name}: {finding.file.path} is {finding.problem}")
@@ -374,11 +401,6 @@ def _offers() -> dict[str, Offer]:
         return offers()
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from None
-
-
-def _is_own(name: str) -> bool:
-    offer = _offers().get(name)
-    return offer is not None and offer.own
 
 
 def _offer(name: str) -> Offer:

@@ -124,4 +124,4 @@ def _source_of(entry: Entry) -> Source:
         return FolderSource(entry.folder, entry.elsewhere)
     from .single_file import SingleFileSource
 
-    return SingleFileSource(entry.checkpoint, entry.folder)
+    return SingleFileSource(entry.checkpoint, entry.folder, entry.pack)

@@ -34,10 +34,12 @@ class SingleFileSource(Source):
     """A model whose parts come from the file `checkpoint`, as far as it holds them, and else from `folder`.
 
     The folder is in diffusers' layout: another model of the family, which has what the file lacks, or a pack, which
-    has configurations only.
+    has configurations only. Those of what the file holds are in `pack`, or, without one, in the pack that its header
+    and its name tell.
     """
 
-    def __init__(self, checkpoint: Path, folder: Path) -> None:
+    def __init__(self, checkpoint: Path, folder: Path, pack: Path | None = None) -> None:
+        self._pack = pack
         self.checkpoint = checkpoint
         self.folder = folder
         self._beside = FolderSource(folder)
@@ -73,7 +75,7 @@ class SingleFileSource(Source):
     @cached_property
     def _places(self) -> tuple[Path, ...]:
         """Where configurations are, the best first: the folder may be that of a sister, with another denoiser."""
-        pack = self.what.pack(self.checkpoint.stem)
+        pack = self._pack or self.what.pack(self.checkpoint.stem)
         return (pack, self.folder) if pack is not None else (self.folder,)
 
     def has(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""One's own entries: a repository of the hub or a folder of this machine, written into `models.toml`.
+"""One's own entries: a repository of the hub, or a folder or a file of this machine, written into `models.toml`.
 
 What a model is tells its `model_index.json`, by the name of its diffusers pipeline.
 """
@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .offers import Offer, offer_of, own_file, read_offers
+from .layout import INDEX, files_of, gap_in, read_index
+from .offers import REPOSITORY, Offer, offer_of, own_file, read_offers
 from .schedulers import OWN
 
-NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of a pipeline that no family asks for, unless it sees reference pictures."""
+PAGE = re.compile(rf"https?://(?:huggingface\.co|hf\.co)/({REPOSITORY.pattern})(?:/.*)?", re.ASCII)
+"""The page of a repository, as a browser's address line has it."""
 
 DIFFUSION = {"default_steps": 25, "default_scheduler": "dpm++2m", "size_multiple": 8}
 FLOW = {"default_steps": 28, "default_scheduler": "euler", "size_multiple": 16, "native_area": 1 << 20}
@@ -65,22 +66,11 @@ def describe_pipeline(index: Mapping[str, Any], family: str | None = None) -> di
         found, special = family, {}
     if found not in FAMILIES:
         raise ValueError(f"there is no family “{found}”; there are {', '.join(FAMILIES)}")
-    table = {"family": found, **FAMILIES[found], **special, "files": _files(index)}
+    table = {"family": found, **FAMILIES[found], **special, "files": files_of(index)}
     if index.get("is_distilled") is True:
         table.update(default_steps=4, default_guidance=1.0)
     table.setdefault("tasks", [_task_of(name)])
     return table
-
-
-def read_index(data: bytes) -> dict[str, Any]:
-    """The object in a `model_index.json`. Raises `ValueError` if it is none."""
-    try:
-        index = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError("its model_index.json is damaged") from None
-    if not isinstance(index, dict):
-        raise ValueError("its model_index.json is damaged")
-    return index
 
 
 def add(table: Mapping[str, Any]) -> Offer:
@@ -108,15 +98,6 @@ def _task_of(pipeline: str) -> str:
         if word in pipeline:
             return task
     return "text_to_image"
-
-
-def _files(index: Mapping[str, Any]) -> list[str]:
-    parts = [
-        name
-        for name, what in index.items()
-        if isinstance(what, list) and len(what) == 2 and all(what) and name not in NOT_NEEDED
-    ]
-    return ["model_index.json", *(f"{name}/*" for name in sorted(parts) if re.fullmatch(r"\w+", name, re.ASCII))]
 
 
 def _tables() -> list[dict[str, Any]]:
@@ -157,11 +138,32 @@ def _value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def place_of(where: str) -> Path | str:
+    """The folder or the file of this machine that `where` is, or the repository of the hub that it names.
+
+    Raises `ValueError` that says what is wrong with it, and `OSError` if it cannot be looked at.
+    """
+    page = PAGE.fullmatch(where)
+    path = Path(where).expanduser()
+    if page is not None:
+        return page[1]
+    if path.exists():
+        return path
+    if where.startswith((".", "/", "~")) or not REPOSITORY.fullmatch(where):
+        raise ValueError(f"there is no folder or file {where}, and a repository of the hub is written like owner/name")
+    return where
+
+
 def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str, Any]:
-    """An entry for a folder in diffusers' layout. Raises `ValueError` if it is none, and `OSError`."""
-    path = folder / "model_index.json"
+    """An entry for a folder in diffusers' layout. Raises `ValueError` if it is none or incomplete, and `OSError`."""
+    path = folder / INDEX
     if not path.is_file():
-        raise ValueError(f"{folder} has no model_index.json, so it is no model in diffusers' layout")
+        single = any(folder.glob("*.safetensors"))
+        hint = f". Its single files are used with “underpaint models add-folder {folder}”" if single else ""
+        raise ValueError(f"{folder} has no {INDEX}, so it is no model in diffusers' layout{hint}")
     described = describe_pipeline(read_index(path.read_bytes()), family)
+    gap = gap_in(folder)
+    if gap:
+        raise ValueError(f"{folder} {gap}")
     del described["files"]
     return {"id": name, "name": folder.resolve().name, **described, "folder": str(folder.resolve())}

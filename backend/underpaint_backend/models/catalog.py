@@ -25,6 +25,7 @@ from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
+from .layout import gap_in
 from .offers import Offer, Source, offers, schedulers_of
 from .schedulers import names
 from .store import Store, cache_folder, folder_is_whole
@@ -40,15 +41,16 @@ SCHEDULERS = names("diffusion")
 class Entry:
     """A model and where its files are, or would be.
 
-    `folder` is in diffusers' layout. Where there is a `checkpoint`, a single file, parts that it holds come from there;
-    the folder has the configurations and tokenizers, and what the file lacks. Parts in `elsewhere`, by their names, lie
-    in other folders, or are single files.
+    `folder` is in diffusers' layout. Where there is a `checkpoint`, a single file, parts that it holds come from there,
+    and their configurations from `pack`; the folder has tokenizers, and what the file lacks. Parts in `elsewhere`, by
+    their names, lie in other folders, or are single files.
     """
 
     model: Model
     folder: Path
     checkpoint: Path | None = None
     elsewhere: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    pack: Path | None = None
 
 
 def default_roots() -> tuple[Path, ...]:
@@ -66,12 +68,17 @@ def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
     roots = tuple(roots)
     found = {entry.model.id: entry for entry in _described(roots)}
     store = Store(cache_folder())
-    for offer in _offered():
-        if offer.model.id not in found:
+    offered = [offer for offer in _offered() if offer.model.id not in found]
+    for offer in offered:
+        if offer.file is None:
             found[offer.model.id] = locate(offer, store, roots)
-    from .folders import folder_entries, sister_among  # which knows entries, too
+    from .folders import file_entry, folder_entries, sister_among  # which knows entries, too
 
-    for entry in folder_entries(sister_among(found.values())).entries:
+    sister = sister_among(list(found.values()))
+    for offer in offered:
+        if offer.file is not None:
+            found[offer.model.id] = file_entry(offer, sister)
+    for entry in folder_entries(sister).entries:
         found.setdefault(entry.model.id, entry)
     return found
 
@@ -79,7 +86,8 @@ def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
 def locate(offer: Offer, store: Store, roots: Iterable[Path] = ()) -> Entry:
     """Where an offered model is: in a folder of `roots` that has its repository's name, or in the hub's cache."""
     if offer.folder is not None:
-        return _ready(offer, offer.folder, {}) if _is_model(offer.folder) else _absent(offer, offer.folder)
+        gap = gap_in(offer.folder)
+        return _absent(offer, offer.folder, gap) if gap else _ready(offer, offer.folder, {})
     found = [_folder_of(source, store, tuple(roots)) for source in offer.sources]
     present = [folder for folder in found if folder is not None]
     if len(present) < len(found):
@@ -106,8 +114,8 @@ def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
     return Entry(replace(offer.model, state="ready", download=0), folder, elsewhere=elsewhere)
 
 
-def _absent(offer: Offer, folder: Path) -> Entry:
-    detail = f"its folder {folder.name} is gone" if offer.folder is not None else "its files have to be fetched"
+def _absent(offer: Offer, folder: Path, gap: str = "") -> Entry:
+    detail = f"its folder {folder.name} {gap}" if gap else "its files have to be fetched"
     return Entry(replace(offer.model, state="absent", detail=detail), folder)
 
 

@@ -23,6 +23,7 @@ from typing import BinaryIO, TypeVar
 
 from .exceptions import DownloadCancelled, ModelError
 from .hub import Busy, Denied, Hub, HubError, Line, NotThere, Settings, Unreachable, cut_when
+from .layout import gap_in
 from .locks import locked
 from .offers import Offer, Source
 from .selection import lacking, needed
@@ -144,8 +145,12 @@ class Download:
 
     def _check_folder(self) -> None:
         folder = self.offer.folder
-        if folder is not None and not (folder / "model_index.json").is_file():
-            raise self._failed("it was added as a folder of this machine, and that has no model_index.json any more")
+        gap = gap_in(folder) if folder is not None else ""
+        if gap:
+            raise self._failed(f"it was added as a folder of this machine, and {folder} {gap}")
+        file = self.offer.file
+        if file is not None and not file.is_file():
+            raise self._failed(f"it was added as a file of this machine, and {file} is gone")
 
     def _plan(self, hub: Hub, source: Source) -> Plan:
         self._source = source

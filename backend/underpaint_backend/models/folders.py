@@ -25,7 +25,7 @@ from .catalog import Entry
 from .exceptions import ModelError
 from .fitness import peak_bytes
 from .headers import PICKLES, BadFile, Header, read_header
-from .offers import schedulers_of
+from .offers import Offer, pack_called, schedulers_of
 from .recognise import Recognised, parts_in, recognise
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,6 @@ DEEPEST = 8
 GGUF = ".gguf"
 GGUF_WORDS = "GGUF files are not read yet; choose a safetensors file in fp16, bf16 or plain fp8"
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-KONTEXT = {
-    "tasks": ("edit", "text_to_image", "inpaint"),
-    "default_steps": 30,
-    "default_guidance": 2.5,
-    "max_references": 1,
-}
-"""What tells FLUX.1 [Kontext] from [dev] is nothing but its name."""
-
 NEEDED = {
     "stable_diffusion": ("unet", "vae", "text_encoder"),
     "stable_diffusion_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
@@ -59,8 +51,9 @@ NEEDED = {
 TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim")
 """What the configuration of a denoiser calls the width of the text embeddings that it takes."""
 
-Sister = Callable[[Recognised, frozenset[str]], Path | None]
-"""Who lends a model of this kind the parts that its file lacks: a folder in diffusers' layout, or nobody."""
+Sister = Callable[[Recognised, Path, frozenset[str]], Path | None]
+"""Who lends a model of this kind, with the configurations of this pack, the parts that its file lacks: a folder in
+diffusers' layout, or nobody."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +155,7 @@ def _write(paths: Iterable[Path]) -> None:
 # What they hold
 
 
-def folder_entries(sister: Sister = lambda what, parts: None, roots: Iterable[Path] | None = None) -> Contents:
+def folder_entries(sister: Sister = lambda what, pack, parts: None, roots: Iterable[Path] | None = None) -> Contents:
     """What the added folders hold, or `roots`. Headers are read again only of files that changed.
 
     A model whose file lacks parts borrows them from the folder that `sister` names, and is "unfit" without one.
@@ -200,21 +193,20 @@ def sister_among(entries: Iterable[Entry]) -> Sister:
     """Who lends among the models that are ready, each in a folder of its own."""
     ready = [entry for entry in entries if entry.model.state == "ready" and entry.checkpoint is None]
 
-    def sister(what: Recognised, parts: frozenset[str]) -> Path | None:
+    def sister(what: Recognised, pack: Path, parts: frozenset[str]) -> Path | None:
         for entry in ready:
-            if entry.model.family == what.family and _lends(entry.folder, what, parts):
+            if entry.model.family == what.family and _lends(entry.folder, pack, parts):
                 return entry.folder
         return None
 
     return sister
 
 
-def _lends(folder: Path, what: Recognised, parts: frozenset[str]) -> bool:
-    """Whether a folder has these parts, and text encoders that speak to this denoiser."""
+def _lends(folder: Path, pack: Path, parts: frozenset[str]) -> bool:
+    """Whether a folder has these parts, and text encoders that speak to the denoiser of this pack."""
     if not all(any((folder / part).glob("*.safetensors")) for part in parts):
         return False
-    pack = what.pack("")
-    own = _text_width(pack) if pack is not None else None
+    own = _text_width(pack)
     return own is not None and _text_width(folder) == own
 
 
@@ -229,19 +221,62 @@ def _text_width(folder: Path) -> int | None:
     return None
 
 
-def _entry(name: str, path: Path, found: _Sound, pack: Path, sister: Sister) -> Entry:
+def file_entry(offer: Offer, sister: Sister) -> Entry:
+    """The model of an entry of one's own that is a single file: its words are the entry's, and its weights the file's.
+
+    Raises `ValueError` if the offer is of no file.
+    """
+    if offer.file is None:
+        raise ValueError(f"{offer.model.id} is no file")
+    path, pack = offer.file, offer.pack
+    try:
+        status = path.stat()
+        found = _looked_at(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        detail = f"its file {path.name} cannot be read: {error.strerror}"
+        return Entry(replace(offer.model, state="absent", detail=detail), path.parent)
+    if isinstance(found, str):
+        return Entry(replace(offer.model, state="unfit", detail=f"{path.name}: {found}"[:300]), path.parent)
+    pack = pack or found.what.pack(path.stem)
+    is_model = found.what.kind in ("checkpoint", "transformer") and found.what.family == offer.model.family
+    if pack is None or not is_model:
+        detail = f"{path.name} is {found.what.name}, for which its entry has no configuration"
+        return Entry(replace(offer.model, state="unfit", detail=detail), path.parent)
+    return _placed(replace(offer.model, state="ready", memory=_memory(found)), path, found, pack, sister)
+
+
+def file_table(name: str, path: Path, configuration: str | None = None) -> dict[str, Any]:
+    """An entry of one's own for a single file, with the configuration called so instead of its own.
+
+    Raises `ValueError` if it is no model that can be used, and `OSError`.
+    """
+    status = path.stat()
+    found = _looked_at(path, status.st_mtime_ns, status.st_size)
+    if isinstance(found, str):
+        raise ValueError(f"{path.name}: {found}")
     what = found.what
-    lacking = frozenset(NEEDED[what.family]) - found.parts
-    folder = sister(what, lacking) if lacking else pack
-    defaults: Any = json.loads((pack / "defaults.json").read_text(encoding="utf-8"))
-    if what.variant == "flux1-dev" and "kontext" in path.stem.lower():
-        defaults |= KONTEXT
-    numbers = {part: count / 1e9 for part, count in found.numbers}
-    text = sum(count for part, count in numbers.items() if part.startswith("text_encoder"))
-    denoiser = numbers.get("unet", 0.0) + numbers.get("transformer", 0.0)
+    if what.kind not in ("checkpoint", "transformer"):
+        raise ValueError(f"{path.name} is no model: it is a {what.kind} for {what.name}")
+    pack = what.pack(path.stem) if configuration is None else pack_called(configuration)
+    if pack is None:
+        raise ValueError(f"{path.name} is {what.name} of a size for which there is no configuration")
+    defaults = _defaults(pack)
+    if defaults["family"] != what.family:
+        raise ValueError(f"{path.name} is {what.name}, and “{pack.name}” is for the family {defaults['family']}")
+    table = {"id": name, "name": path.stem, **defaults, "file": str(path.resolve())}
+    return table if configuration is None else {**table, "configuration": configuration}
+
+
+def _defaults(pack: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((pack / "defaults.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _entry(name: str, path: Path, found: _Sound, pack: Path, sister: Sister) -> Entry:
+    defaults = _defaults(pack)
     model = Model(
         id=name,
-        name=f"{path.stem[:120]} ({what.name})",
+        name=f"{path.stem[:120]} ({found.what.called(path.stem).name})",
         family=defaults["family"],
         tasks=tuple(defaults["tasks"]),
         schedulers=schedulers_of(defaults["family"]),
@@ -251,13 +286,28 @@ def _entry(name: str, path: Path, found: _Sound, pack: Path, sister: Sister) -> 
         default_guidance=defaults["default_guidance"],
         default_scheduler=defaults["default_scheduler"],
         max_references=defaults.get("max_references", 0),
-        memory=peak_bytes(denoiser, text, numbers.get("vae", 0.0)).get("bf16", 0),
+        memory=_memory(found),
     )
+    return _placed(model, path, found, pack, sister)
+
+
+def _memory(found: _Sound) -> int:
+    """Bytes that the file's weights take at the peak, in bf16."""
+    numbers = {part: count / 1e9 for part, count in found.numbers}
+    text = sum(count for part, count in numbers.items() if part.startswith("text_encoder"))
+    denoiser = numbers.get("unet", 0.0) + numbers.get("transformer", 0.0)
+    return peak_bytes(denoiser, text, numbers.get("vae", 0.0)).get("bf16", 0)
+
+
+def _placed(model: Model, path: Path, found: _Sound, pack: Path, sister: Sister) -> Entry:
+    """The entry of a model whose weights are in a file, and whose other parts are in a pack or in a sister."""
+    lacking = frozenset(NEEDED[found.what.family]) - found.parts
+    folder = sister(found.what, pack, lacking) if lacking else pack
     if folder is None:
         parts = ", ".join(sorted(lacking))
-        detail = f"its file has no {parts}; fetch a model of the family {what.name}, which lends them"
-        return Entry(replace(model, state="unfit", detail=detail), pack, path)
-    return Entry(model, folder, path)
+        detail = f"its file has no {parts}; fetch a model of the family {found.what.name}, which lends them"
+        return Entry(replace(model, state="unfit", detail=detail), pack, path, pack=pack)
+    return Entry(model, folder, path, pack=pack)
 
 
 def _named(files: Iterable[Path], name_of: Callable[[Path], str]) -> Iterator[tuple[str, Path]]:

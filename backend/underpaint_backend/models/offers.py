@@ -13,10 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from underpaint_protocol.exceptions import InvalidField
+from underpaint_protocol.fields import MODEL_ID
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from .fitness import peak_bytes
+from .recognise import PACKS
 from .schedulers import OWN, names
 
 CATALOG = Path(__file__).with_name("catalog.toml")
@@ -65,14 +67,23 @@ class Source:
 class Offer:
     """A model that could be here: its description, and where its parts come from.
 
-    One that lies in a `folder` of this machine needs no sources. `memory` is in bytes by precision, at the peak.
+    One that lies in a `folder` of this machine, or in a single `file`, needs no sources. The configurations of what is
+    in a file are those of the folder `pack`, or, without one, those that its header and its name tell. `memory` is in
+    bytes by precision, at the peak.
     """
 
     model: Model
     sources: tuple[Source, ...] = ()
     folder: Path | None = None
+    file: Path | None = None
+    pack: Path | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
     own: bool = False
+
+    @property
+    def local(self) -> Path | None:
+        """Where it lies on this machine, if its entry says so."""
+        return self.folder or self.file
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -138,24 +149,53 @@ def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
         raise ValueError("a model must be a table")
     where = f"the model “{table.get('id', '?')}”"
     try:
+        check_id(table.get("id"))
         memory = _memory(table.get("parameters"))
         shown = {"schedulers": schedulers_of(table.get("family")), **table, "state": "absent"}
         shown["memory"] = memory.get("bf16", 0)
         model = Model.from_wire(shown)
         if "folder" in table:
-            folder = Path(_text(table["folder"]))
-            if not folder.is_absolute():
-                raise ValueError("its folder must be written in full")
-            return Offer(model, folder=folder, memory=memory, own=own)
+            return Offer(model, folder=_in_full(table["folder"], "folder"), memory=memory, own=own)
+        if "file" in table:
+            pack = pack_called(_text(table["configuration"])) if "configuration" in table else None
+            return Offer(model, file=_in_full(table["file"], "file"), pack=pack, memory=memory, own=own)
         sources = (_source(table), *(_source(also) for also in table.get("also", [])))
     except (ValueError, TypeError, InvalidField) as error:
         raise ValueError(f"{where}: {error}") from error
     return Offer(model, sources, memory=memory, own=own)
 
 
+def pack_called(name: str) -> Path:
+    """The folder with the configurations called `name`: one of ours, or, written in full, any.
+
+    Raises `ValueError` if there is none.
+    """
+    folder = PACKS / name if re.fullmatch(r"[a-z0-9-]+", name) else Path(name)
+    if not folder.is_absolute() or not (folder / "defaults.json").is_file():
+        known = sorted(path.parent.name for path in PACKS.glob("*/defaults.json"))
+        raise ValueError(f"there is no configuration “{name}”; there are {', '.join(known)}")
+    return folder
+
+
+def _in_full(path: Any, what: str) -> Path:
+    found = Path(_text(path))
+    if not found.is_absolute():
+        raise ValueError(f"its {what} must be written in full")
+    return found
+
+
+def check_id(name: Any) -> None:
+    """Raises `ValueError` that says what an id looks like if `name` is none."""
+    if not isinstance(name, str) or not re.fullmatch(MODEL_ID, name):
+        raise ValueError(
+            "its id must begin with a small letter or a digit and go on with these and . _ - / : "
+            "up to 100 characters, as in my-model or sdxl:mine"
+        )
+
+
 def _source(table: Any) -> Source:
     if not isinstance(table, dict) or "repository" not in table:
-        raise ValueError("it has neither a repository nor a folder")
+        raise ValueError("it has no repository, no folder and no file")
     return Source(
         _text(table["repository"]),
         _texts(table.get("files", [])),

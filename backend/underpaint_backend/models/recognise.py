@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -36,15 +36,25 @@ class Recognised:
     name: str
 
     def pack(self, stem: str) -> Path | None:
-        """The folder with the configurations for a file of this name; None if there is none.
-
-        Of FLUX.2 [klein], only the name tells what was distilled from what was not.
-        """
-        variant = self.variant
-        if variant.startswith("flux2-klein-") and "base" in stem.lower():
-            variant = variant.replace("klein-", "klein-base-")
+        """The folder with the configurations for a file of this name; None if there is none."""
+        variant = self.called(stem).variant
         folder = PACKS / variant
         return folder if variant and folder.is_dir() else None
+
+    def called(self, stem: str) -> Recognised:
+        """What it is if it is called so, for some variants differ in nothing that a header tells."""
+        for variant, word, called, name in _BY_NAME:
+            if self.variant == variant and word in stem.lower():
+                return replace(self, variant=called, name=name)
+        return self
+
+
+_BY_NAME = (
+    ("flux1-dev", "kontext", "flux1-kontext", "FLUX.1 [Kontext]"),
+    ("flux2-klein-4b", "base", "flux2-klein-base-4b", "FLUX.2 [klein] 4B Base"),
+    ("flux2-klein-9b", "base", "flux2-klein-base-9b", "FLUX.2 [klein] 9B Base"),
+)
+"""A variant, a word in the file's name, and which variant that says it is instead, with its name for the artist."""
 
 
 class UnknownFamily(BadFile):

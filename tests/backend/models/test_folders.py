@@ -17,12 +17,14 @@ from underpaint_backend.models.exceptions import ModelError
 from underpaint_backend.models.folders import (
     Contents,
     add_folder,
+    file_table,
     folder_entries,
     folders,
     folders_file,
     remove_folder,
     sister_among,
 )
+from underpaint_backend.models.offers import offer_of
 from underpaint_backend.models.recognise import PACKS
 from underpaint_protocol.messages import Model
 
@@ -249,12 +251,34 @@ def test_what_only_the_name_tells_is_told_by_the_name(tmp_path: Path) -> None:
     write(tmp_path / "flux1-dev-kontext.safetensors", checkpoint_of("flux1-dev"))
     write(tmp_path / "flux1-dev.safetensors", checkpoint_of("flux1-dev"))
 
-    models = {entry.model.id: entry.model for entry in folder_entries(roots=[tmp_path]).entries}
+    entries = {entry.model.id: entry for entry in folder_entries(roots=[tmp_path]).entries}
+    models = {name: entry.model for name, entry in entries.items()}
 
+    assert entries["file/flux1-dev-kontext"].pack == PACKS / "flux1-kontext"
+    assert "[Kontext]" in models["file/flux1-dev-kontext"].name
     assert models["file/flux-2-klein-base-4b"].default_steps == 50
     assert models["file/flux1-dev-kontext"].max_references == 1
     assert "edit" in models["file/flux1-dev-kontext"].tasks
     assert models["file/flux1-dev"].max_references == 0
+
+
+def test_a_file_of_one_s_own_has_the_configuration_that_is_wanted(tmp_path: Path) -> None:
+    """Its name tells it, or who adds it does; what does not fit, or is no model, is refused with a reason."""
+    file = write(tmp_path / "mine.safetensors", checkpoint_of("flux1-dev"))
+    kontext = write(tmp_path / "Kontext-fp16.safetensors", checkpoint_of("flux1-dev"))
+    assert file_table("mine", file)["tasks"] == ["text_to_image", "image_to_image", "inpaint"]
+    assert "edit" in file_table("mine", kontext)["tasks"]
+    table = file_table("mine", file, "flux1-kontext")
+    assert (table["configuration"], table["max_references"], table["file"]) == ("flux1-kontext", 1, str(file))
+    assert offer_of(table).pack == PACKS / "flux1-kontext"
+    with pytest.raises(ValueError, match=r"mine\.safetensors is FLUX\.1 \[dev\], and “sdxl” is for the family"):
+        file_table("mine", file, "sdxl")
+    with pytest.raises(ValueError, match=r"there is no configuration “\.\./flux1-dev”; there are flux1-dev, flux1-f"):
+        file_table("mine", file, "../flux1-dev")
+    with pytest.raises(ValueError, match="is no model: it is a lora for SDXL"):
+        file_table("mine", write(tmp_path / "ink.safetensors", lora("sdxl")))
+    with pytest.raises(ValueError, match="its file must be written in full"):
+        offer_of(table | {"file": "mine.safetensors"})
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

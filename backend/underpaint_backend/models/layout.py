@@ -1,0 +1,62 @@
+"""What a folder in diffusers' layout must hold: the parts that its `model_index.json` lists, each whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .store import part_is_whole
+
+INDEX = "model_index.json"
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of a pipeline that no family asks for, unless it sees reference pictures."""
+
+
+def read_index(data: bytes) -> dict[str, Any]:
+    """The object in a `model_index.json`. Raises `ValueError` if it is none."""
+    try:
+        index = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError(f"its {INDEX} is damaged") from None
+    if not isinstance(index, dict):
+        raise ValueError(f"its {INDEX} is damaged")
+    return index
+
+
+def files_of(index: Mapping[str, Any]) -> list[str]:
+    """Patterns of the files that a model needs, its `model_index.json` first."""
+    return [INDEX, *(f"{part}/*" for part in _parts(index))]
+
+
+def gap_in(folder: Path) -> str:
+    """What a folder lacks of a model, in words that follow its name; "" if nothing."""
+    path = folder / INDEX
+    try:
+        status = path.stat()
+        parts = _parts_in(path, status.st_mtime_ns, status.st_size)
+    except FileNotFoundError:
+        return f"has no {INDEX}" if folder.is_dir() else "is gone"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    gaps = [part for part in parts if not part_is_whole(folder / part)]
+    return f"is not complete: {', '.join(gaps)} missing, or without weights in safetensors" if gaps else ""
+
+
+@lru_cache(maxsize=256)
+def _parts_in(path: Path, modified: int, size: int) -> tuple[str, ...]:
+    return _parts(read_index(path.read_bytes()))
+
+
+def _parts(index: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = [
+        name
+        for name, what in index.items()
+        if isinstance(what, list) and len(what) == 2 and all(what) and name not in NOT_NEEDED
+    ]
+    return tuple(name for name in sorted(parts) if re.fullmatch(r"\w+", name, re.ASCII))
