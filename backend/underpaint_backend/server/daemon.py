@@ -85,7 +85,7 @@ class Daemon:
         self._models = host.models()
         """As clients know them."""
         self._look_now = asyncio.Event()
-        """What fits is known only once the worker is there."""
+        """What fits is known only once the worker is there, and whoever connects may have changed a folder before."""
         self._connections: set[Connection] = set()
 
     @contextlib.asynccontextmanager
@@ -160,6 +160,7 @@ class Daemon:
         owner = owner_of(socket)
         connection = Connection(socket, owner, self._limits(owner), self._house)
         self._connections.add(connection)
+        self._look_now.set()
         try:
             await connection.serve()
         finally:
