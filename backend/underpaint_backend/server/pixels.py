@@ -34,12 +34,13 @@ class Pixels:
         self._store = store
         self._threads = ThreadPoolExecutor(THREADS, "tiles")
         self._coming: SimpleQueue[tuple[Tile, Callable[[Exception | None], None]] | None] = SimpleQueue()
-        self._takers = [Thread(target=self._store_what_comes, daemon=True) for _ in range(THREADS)]
+        self._takers: list[Thread] = []
         """An executor's future for each tile costs the event loop more than all else that it does for the tile."""
 
     async def open(self) -> None:
         """Find what is there. Raises `OSError` if the folder cannot be used."""
         await self._in_thread(self._store.open)
+        self._takers = [Thread(target=self._store_what_comes, daemon=True) for _ in range(THREADS)]
         for taker in self._takers:
             taker.start()
 
@@ -48,8 +49,7 @@ class Pixels:
         for _ in self._takers:
             self._coming.put(None)
         for taker in self._takers:
-            if taker.ident is not None:
-                taker.join()
+            taker.join()
         self._threads.shutdown()
         self._store.close()
 
