@@ -16,7 +16,7 @@ from ..models import adding, folders
 from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
-from ..models.hub import Hub, HubError, Line, NotThere, Settings, settings
+from ..models.hub import Denied, Hub, HubError, Line, NotThere, Settings, settings
 from ..models.layout import read_index
 from ..models.offers import Offer, Source, check_id, offers
 from ..models.removal import remove
@@ -234,9 +234,9 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
         if "model_index.json" not in tree.files:
             raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
         index = read_index(hub.text(source.repository, commit, "model_index.json"))
-    except NotThere:
-        raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
     except HubError as error:
+        if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
+            raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
         raise ValueError(f"{how.endpoint} does not tell what {where} is: {error}, and it is no folder here") from None
     described = adding.describe_pipeline(index, arguments.family)
     wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,12 +12,15 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from underpaint_backend.cli import main
 from underpaint_backend.cli.models import in_words
+from underpaint_backend.client import connect
+from underpaint_backend.launch import Launched
 from underpaint_backend.models.catalog import default_roots, find_models
 from underpaint_backend.models.download import Progress
 from underpaint_backend.models.offers import offers
@@ -25,7 +29,7 @@ from underpaint_backend.models.store import Store
 from tests.backend.models.hub import Repository, StandIn, stand_in
 from tests.backend.models.test_folders import write
 from tests.backend.models.test_recognise import checkpoint_of
-from tests.backend.models.things import REPOSITORY, UNET, WANTED, brush, model_index, weights
+from tests.backend.models.things import REPOSITORY, TABLE, UNET, WANTED, brush, model_index, weights
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -79,12 +83,51 @@ def test_the_list_says_what_is_here_and_what_could_be(say: Say) -> None:
     assert say("list")[1] == out
 
 
+def test_what_does_not_fit_says_why(say: Say, home: Path) -> None:
+    """Below the list, with what it needs and what is there; and what no memory would help."""
+    (home / "home").mkdir()
+    common = "".join(f"{key} = {json.dumps(value)}\n" for key, value in TABLE.items())
+    (home / "home" / "models.toml").write_text(f"[[model]]\n{common}parameters = {{ denoiser = 90000 }}\n")
+    write(home / "single" / "lonely.safetensors", without(checkpoint_of("sd1"), "first_stage_model."))
+    say("add-folder", str(home / "single"))
+    out = say()[1]
+    row = next(line for line in out.splitlines() if line.startswith("brush:small "))
+    assert "  does not fit  " in row
+    assert "\nbrush:small does not fit: it needs 83819.0 GiB of memory at least, and there are " in out
+    assert "\nfile/lonely cannot be used: its file has no vae; fetch a model" in out
+    assert "    does not fit: it needs 83819.0 GiB" in say("show", "brush:small")[1]
+
+
+def without(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+
+
+def test_the_daemon_says_what_fits_its_device(say: Say, daemon: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one runs, it knows better; the list is the same as Krita's."""
+    monkeypatch.setenv("UNDERPAINT_HOME", str(daemon.home))
+
+    async def unfit() -> dict[str, str]:
+        async with connect(daemon.url, daemon.token) as client:
+            while client.worker.state != "ready":
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            return {model.id: model.detail for model in client.welcome.models if model.state == "unfit"}
+
+    there = asyncio.run(unfit())
+    out = say()[1]
+    assert {line.partition(" does not fit: ")[0] for line in out.splitlines() if " does not fit: " in line} == set(
+        there
+    )
+    assert all(f"{name} does not fit: {reason}.\n" in out for name, reason in there.items())
+
+
 def test_show_says_everything(say: Say) -> None:
     """Steps, memory by precision, where it comes from."""
     out = say("show", "flux2-klein:9b")[1]
     for words in ("absent", "steps: 4", "up to 4", "18.3 GB in bf16", "34.7 GB", "FLUX.2-klein-9B", "to be accepted"):
         assert words in out
     assert "memory: 18.3 GB in bf16, 9.2 GB in fp8\n" in out
+    assert "paints best at: 1 megapixel, sides a multiple of 16 px\n" in out
     assert "ready" in say("show", "primer-inpaint")[1]
 
 
@@ -98,8 +141,20 @@ def test_an_unknown_model_is_said_in_one_line(say: Say, action: str) -> None:
 
 def test_the_built_in_model_can_be_neither_pulled_nor_removed(say: Say) -> None:
     """It is part of the program."""
-    assert say("remove", "primer-inpaint", "--yes")[0] == 2
-    assert "lies in a folder of models" in say("pull", "primer-inpaint")[2]
+    assert say("remove", "primer-inpaint", "--yes") == (
+        2,
+        "",
+        "underpaint: primer-inpaint comes with Underpaint and cannot be removed\n",
+    )
+    assert say("pull", "primer-inpaint") == (0, "primer-inpaint is here already.\n", "")
+
+
+def test_what_is_not_here_cannot_be_removed(say: Say) -> None:
+    """Nobody is asked about it, and nothing is said of bytes; an entry of one's own goes, and says so."""
+    assert say("remove", "sd15")[:2] == (0, "sd15 is not on this machine, so there is nothing to delete.\n")
+    say("add", "brush", REPOSITORY)
+    assert say("remove", "brush", "--yes")[1] == "brush is out of the list. Nothing of it was on this machine.\n"
+    assert "brush" not in find_models(default_roots())
 
 
 def test_a_repository_is_added_pulled_verified_and_removed(say: Say, hub: StandIn) -> None:
@@ -251,12 +306,15 @@ def test_a_hub_that_cannot_be_one_is_said_in_one_line(say: Say, words: list[str]
 @pytest.mark.parametrize(
     ("name", "where", "reason"),
     [
-        ("UPPER", REPOSITORY, "not a valid name"),
-        ("a..b", REPOSITORY, "not a valid name"),
+        ("UPPER", REPOSITORY, "begin with a small letter or a digit"),
+        ("a..b", REPOSITORY, "as in my-model or sdxl:mine"),
         ("sdxl", REPOSITORY, "already"),
-        ("x", "artist/../brush", "no model_index.json"),
-        ("x", "artist/pencil", "does not tell what artist/pencil is"),
-        ("x", "/nowhere", "no model_index.json"),
+        ("x", "artist/../brush", "there is no folder or file artist/../brush"),
+        ("x", "artist/pencil", "there is no folder artist/pencil here, and no such repository at http://127.0.0.1"),
+        ("x", "/nowhere", "there is no folder or file /nowhere"),
+        ("sdxl", "/nowhere", "there is no folder or file /nowhere"),
+        ("UPPER", "./nowhere", "there is no folder or file ./nowhere"),
+        ("x", "tests", "tests has no model_index.json, so it is no model in diffusers' layout"),
     ],
 )
 def test_what_cannot_be_added_is_said_in_one_line(say: Say, name: str, where: str, reason: str) -> None:
@@ -268,6 +326,48 @@ def test_what_cannot_be_added_is_said_in_one_line(say: Say, name: str, where: st
     assert not (Path(os.environ["UNDERPAINT_HOME"]) / "models.toml").exists()
 
 
+def test_the_page_of_a_repository_names_it(say: Say) -> None:
+    """What a browser's address line has is as good as owner/name."""
+    assert say("add", "brush", f"https://huggingface.co/{REPOSITORY}/tree/main")[0] == 0
+    assert say("pull", "brush")[0] == 0
+
+
+def test_a_folder_without_weights_is_refused(say: Say, home: Path) -> None:
+    """A list of parts is no model; also where the weights are of a kind that is never opened."""
+    folder = home / "half"
+    folder.mkdir()
+    (folder / "model_index.json").write_bytes(model_index("unet", "vae"))
+    part(folder / "vae")
+    part(folder / "unet").rename(folder / "unet" / "weights.bin")
+    code, _, err = say("add", "half", str(folder))
+    assert code == 2
+    assert f"{folder} is not complete: unet missing, or without weights in safetensors" in err
+    assert "half" not in find_models(default_roots())
+
+
+def test_a_folder_that_loses_its_weights_is_not_ready(say: Say, home: Path) -> None:
+    """It is absent with the reason, in the list and when it is to be fetched."""
+    folder = home / "whole"
+    folder.mkdir()
+    (folder / "model_index.json").write_bytes(model_index("unet"))
+    weights_file = part(folder / "unet")
+    assert say("add", "whole", str(folder))[0] == 0
+    assert state_of("whole") == "ready"
+    weights_file.unlink()
+    assert "absent: its folder whole is not complete: unet" in say("show", "whole")[1]
+    code, _, err = say("pull", "whole")
+    assert (code, "is not complete: unet" in err) == (1, True)
+    (folder / "model_index.json").unlink()
+    assert "absent: its folder whole has no model_index.json" in say("show", "whole")[1]
+
+
+def part(folder: Path) -> Path:
+    """The weights of a part in its folder, with what goes with them."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return write(folder / "diffusion_pytorch_model.safetensors", {"x": (1,)})
+
+
 def test_a_folder_is_added_and_never_deleted(say: Say, home: Path) -> None:
     """It stays where it is, also when the entry is removed."""
     folder = home / "My “own”\tmodel"
@@ -275,6 +375,7 @@ def test_a_folder_is_added_and_never_deleted(say: Say, home: Path) -> None:
     (folder / "model_index.json").write_text(
         json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True, "vae": ["diffusers", "X"]})
     )
+    part(folder / "vae")
     assert say("add", "mine", str(folder), "--name", 'Mein \\ " Модель')[0] == 0
     entry = find_models(default_roots())["mine"]
     assert (entry.model.state, entry.folder, entry.model.family) == ("ready", folder, "flux2")
@@ -305,7 +406,8 @@ def test_a_damaged_list_of_one_s_own_is_said_and_not_overwritten(say: Say, home:
     path.write_text('[[model]]\nid = "x"\n')
     code, _, err = say("add", "two", REPOSITORY)
     assert code == 2
-    assert "models.toml" in err
+    assert err.count("models.toml") == 1
+    assert say("show", "sd15")[2].count("models.toml") == 1
     assert path.read_text() == '[[model]]\nid = "x"\n'
     assert "flux1:dev" in say()[1]
 
@@ -320,11 +422,12 @@ def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path
     assert "file/dreamer-v8: Dreamer v8" in out
     assert "checkpoints/old.ckpt cannot be used: " in out
     assert "checkpoints/small.gguf cannot be used: GGUF files are not read yet" in out
-    assert "1 models and 0 LoRAs" in out
+    assert "1 model and 0 LoRAs" in out
     entry = find_models(default_roots())["file/dreamer-v8"]
     assert (entry.model.state, entry.checkpoint) == ("ready", checkpoint)
     assert "Dreamer v8" in say("show", "file/dreamer-v8")[1]
-    assert say("remove", "file/dreamer-v8", "--yes")[0] == 2
+    code, _, err = say("remove", "file/dreamer-v8", "--yes")
+    assert (code, f"is the file {checkpoint}" in err) == (2, True)
     assert say("remove-folder", str(home / "ComfyUI"))[0] == 0
     assert "file/dreamer-v8" not in find_models(default_roots())
     assert checkpoint.exists()
@@ -336,6 +439,17 @@ def test_a_folder_that_is_not_there_is_said(say: Say, home: Path) -> None:
     assert code == 2
     assert "there is no folder" in err.lower()
     assert say("remove-folder", str(home))[0] == 2
+
+
+def test_a_file_is_no_folder(say: Say, home: Path) -> None:
+    """Whoever names one is told what to name instead."""
+    checkpoint = write(home / "files" / "dreamer.safetensors", checkpoint_of("sd1"))
+    code, _, err = say("add-folder", str(checkpoint))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{checkpoint} is a file: name the folder that it lies in" in err
+    assert "underpaint models add NAME" in err
+    code, _, err = say("add", "x", str(checkpoint.parent))
+    assert (code, f"underpaint models add-folder {checkpoint.parent}" in err) == (2, True)
 
 
 def test_progress_in_words() -> None:

@@ -1,0 +1,71 @@
+"""This user's daemon, where a command profits from it but can do without."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+import psutil  # type: ignore[import-untyped]
+from underpaint_protocol.locations import token_file
+from underpaint_protocol.messages import Model
+
+from ..client import Refused, connect
+from ..models.fitness import fitness
+from .reach import own_address
+
+PATIENCE = 3.0
+"""Seconds that a daemon gets to answer."""
+CARD = ("nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits")
+
+
+def models_there() -> tuple[Model, ...] | None:
+    """The models as the running daemon knows them; None if none answers whose worker is ready.
+
+    Because it was asked, it looks at its folders anew.
+    """
+    return asyncio.run(_ask())
+
+
+def misfits(models: Iterable[Model]) -> dict[str, str]:
+    """Why models do not fit into the memory of this machine, by id: as the daemon says, else as far as can be told."""
+    models = tuple(models)
+    there = models_there()
+    if there is not None:
+        usable = {model.id for model in models if model.state != "unfit"}
+        return {model.id: model.detail for model in there if model.state == "unfit" and model.id in usable}
+    free, total = _room()
+    reasons = {model.id: fitness(model, free, total) for model in models if model.state != "unfit"}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+async def _ask() -> tuple[Model, ...] | None:
+    try:
+        token = token_file().read_text(encoding="ascii").strip()
+        async with (
+            asyncio.timeout(PATIENCE),
+            connect(own_address(), token, client="underpaint models", reconnect=False) as client,
+        ):
+            return client.welcome.models if client.worker.state == "ready" else None
+    except (OSError, ValueError, Refused):  # also if it takes too long
+        return None
+
+
+def _room() -> tuple[int, int]:
+    """Free and total bytes where models can be: in RAM, and on a graphics card that its driver tells of."""
+    ram = psutil.virtual_memory()
+    free, total = _card()
+    return ram.available + free, ram.total + total
+
+
+def _card() -> tuple[int, int]:
+    program = shutil.which(CARD[0])
+    if program is None:
+        return 0, 0
+    try:
+        told = subprocess.run([program, *CARD[1:]], capture_output=True, text=True, timeout=PATIENCE, check=True)
+        free, total = (int(number) << 20 for number in told.stdout.splitlines()[0].split(","))
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return 0, 0
+    return free, total
