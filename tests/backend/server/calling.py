@@ -40,6 +40,7 @@ async def opened(daemon: Launched, token: str | None = None) -> ClientConnection
         compression=None,
         proxy=None,
         max_size=None,
+        max_queue=None,  # or who leaves without having heard all waits ten seconds for the end
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
@@ -24,6 +25,8 @@ from underpaint_protocol.tiles import name_of
 
 JOB = Submit("job", Request("primer-inpaint", "text_to_image", 64, 64, steps=1))
 LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
+
+shares_the_host = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_a_worker_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,16 +46,29 @@ async def test_a_worker_that_never_starts_is_given_up(monkeypatch: pytest.Monkey
     assert [worker.state for worker in states] == ["restarting"] * (MAX_FAILED_STARTS - 1) + ["failed"]
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[LocalHost]:
-    """A host whose worker has done a job."""
-    running = LocalHost(LocalOptions(device="cpu", threads=1))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shared host looks for models, too."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_host(folder: Path) -> AsyncIterator[LocalHost]:
+    """A host that has had a worker and will have another, whatever a test does to the one of now."""
+    running = LocalHost(LocalOptions(device="cpu", threads=1, model_roots=(folder,)))
     await running.start(lambda worker: None)
-    assert isinstance((await run(running, JOB))[-1], Done)
     yield running
     await running.close()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(shared_host: LocalHost) -> LocalHost:
+    """The host, whose worker has done a job."""
+    assert isinstance((await run(shared_host, JOB))[-1], Done)
+    return shared_host
+
+
+@shares_the_host
 async def test_a_worker_that_dies_in_the_middle_of_the_pixels_costs_one_attempt(host: LocalHost) -> None:
     """The job fails with the reason, the next worker hears nothing of it, and the same job is done by that one."""
     tiles, sent = many_tiles(), asyncio.Event()
@@ -76,6 +92,7 @@ async def test_a_worker_that_dies_in_the_middle_of_the_pixels_costs_one_attempt(
     assert {message.name for message in again if isinstance(message, Tile)} == named
 
 
+@shares_the_host
 @pytest.mark.parametrize("begun", [True, False], ids=["while it paints", "while the pixels travel"])
 async def test_a_worker_that_hangs_after_a_cancel_is_killed(
     host: LocalHost, monkeypatch: pytest.MonkeyPatch, begun: bool
@@ -107,6 +124,7 @@ async def test_a_worker_that_hangs_after_a_cancel_is_killed(
     assert worker_of(host) != first
 
 
+@shares_the_host
 async def test_a_worker_that_hangs_and_is_left_is_killed(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stops following a job does not wait for a worker that does not answer."""
     monkeypatch.setattr(local, "GRACE", 0.3)
@@ -133,19 +151,16 @@ async def test_models_that_come_and_go_are_noticed(tmp_path: Path) -> None:
     assert running.models() == before
 
 
-async def test_what_does_not_fit_is_known_when_the_worker_is_there(tmp_path: Path) -> None:
+@shares_the_host
+async def test_what_does_not_fit_is_known_when_the_worker_is_there(host: LocalHost, folder: Path) -> None:
     """A model that needs more memory than there is becomes unfit, and says why; the others stay as they are."""
-    described(tmp_path / "huge", id="huge", memory=1 << 49)
-    running = LocalHost(LocalOptions(device="cpu", threads=1, model_roots=(tmp_path,)))
-    await running.refresh()
-    assert {model.state for model in running.models() if model.id == "huge"} == {"ready"}
-    ready = asyncio.Event()
-    await running.start(lambda worker: ready.set() if worker.state == "ready" else None)
-    async with asyncio.timeout(90):
-        await ready.wait()
-    await running.refresh()
-    models = {model.id: model for model in running.models()}
-    await running.close()
+    huge = described(folder / "huge", id="huge", memory=1 << 49)
+    apart = LocalHost(LocalOptions(model_roots=(folder,)))
+    await apart.refresh()
+    await host.refresh()
+    shutil.rmtree(huge)
+    assert {model.state for model in apart.models() if model.id == "huge"} == {"ready"}
+    models = {model.id: model for model in host.models()}
     assert models["huge"].state == "unfit"
     assert "GiB" in models["huge"].detail
     assert models["primer-inpaint"].state == "ready"
