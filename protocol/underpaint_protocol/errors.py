@@ -114,6 +114,10 @@ TABLE: Dict[str, Row] = {
     ),
     "unsupported_task": Row("The model “{model}” cannot do that: {detail}.", "Choose another model."),
     "unknown_scheduler": Row("There is no scheduler called “{detail}”.", "Choose one of: {known}."),
+    "wrong_hybrid": Row(
+        "The schedulers “{scheduler}” cannot be used in turn: {detail}.",
+        "Write names with their steps, as in {example}, from what this model has: {known}.",
+    ),
     "model_absent": Row(
         "The model “{model}” is not on the daemon's machine yet: {detail}.",
         "Fetch it in the list of models, or with “underpaint models pull {model}”.",
@@ -133,6 +137,10 @@ TABLE: Dict[str, Row] = {
     "unknown_lora": Row(
         "There is no LoRA called “{detail}” here.",
         "Put its file into a folder that “underpaint models add-folder” was told of.",
+    ),
+    "broken_lora": Row(
+        "The LoRA “{lora}” cannot be used: {detail}.",
+        "Choose another LoRA. Those for Stable Diffusion 1.5, SDXL, FLUX.1 and FLUX.2 can be used.",
     ),
     "wrong_lora": Row(
         "The LoRA “{lora}” was made for {detail}, not for {model}.",
@@ -240,6 +248,16 @@ TABLE: Dict[str, Row] = {
         "The model “{model}” could not be fetched: {detail}.",
         "What came so far is kept. Try again; it goes on from there.",
         retryable=True,
+    ),
+    "hub_unreachable": Row(
+        "The model “{model}” could not be fetched: {detail}.",
+        "Look whether that machine has a network. A mirror is named with HF_ENDPOINT, a proxy with HTTPS_PROXY, where "
+        "the daemon starts; without any network, copy the model there as docs/models.md says. What came so far is kept.",
+        retryable=True,
+    ),
+    "working_offline": Row(
+        "The model “{model}” was not fetched, because working offline was asked for.",
+        "Leave --offline away, and HF_HUB_OFFLINE where the daemon starts; or copy the model as docs/models.md says.",
     ),
     "download_wrong": Row(
         "What was fetched of “{model}” is not what it should be: {detail}. It was deleted.",

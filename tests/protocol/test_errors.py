@@ -11,9 +11,18 @@ from underpaint_protocol.errors import TABLE, describe, refusal_in
 @pytest.mark.parametrize("code", TABLE)
 def test_every_error_has_a_sentence_and_a_hint(code: str) -> None:
     """Each line of the table can be told to an artist, with all its places filled."""
-    error = describe(
-        code, detail="because", model="Primer", known="ddim, euler", when="06:00", lora="Ink", url="https://example.org"
-    )
+    places = {
+        "detail": "because",
+        "model": "Primer",
+        "known": "ddim, euler",
+        "scheduler": "ddim:1+foo:2",
+        "example": "ddim:30+euler:20",
+        "precision": "nf4",
+        "when": "06:00",
+        "lora": "Ink",
+        "url": "https://example.org",
+    }
+    error = describe(code, **places)
     assert error.message[0].isupper()
     assert error.message.endswith(".")
     assert "{" not in error.message + error.hint

@@ -18,6 +18,7 @@ from underpaint_protocol.geometry import Box
 from underpaint_protocol.messages import Adapter, Done, Progress, Request
 
 from ..client import Refused, connect
+from ..models.schedulers import is_hybrid
 from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
 from . import CommandError, reach
 
@@ -93,6 +94,8 @@ def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
 
 
 def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
+    if arguments.steps is not None and arguments.scheduler is not None and is_hybrid(arguments.scheduler):
+        raise CommandError(f"{arguments.scheduler} says how many steps it makes, so leave --steps away")
     width, height = _size(arguments.size)
     settings = Request(
         model=arguments.model,

@@ -93,9 +93,11 @@ def parse_hybrid(name: str, known: Sequence[str]) -> tuple[Stage, ...]:
     """
     stages = []
     for part in _BETWEEN.split(name):
+        if not part:
+            raise ValueError("there is a + with nothing behind it")
         stage = _STAGE.fullmatch(part)
         if stage is None:
-            raise ValueError(f"‘{part}’ is not a name, a colon and a number of steps")
+            raise ValueError(f"‘{part}’ is not a name, a colon and a number of steps from 1 to {MOST_STEPS}")
         stages.append(Stage(stage[1], int(stage[2])))
     return _checked(stages, known)
 
@@ -105,7 +107,10 @@ def _checked(stages: Sequence[Stage], known: Sequence[str]) -> tuple[Stage, ...]
         raise ValueError("a hybrid has two parts or more")
     for stage in stages:
         if stage.name not in known:
-            raise ValueError(f"there is no ‘{stage.name}’ for this model")
+            elsewhere = stage.name in (*names("diffusion"), *names("flow"))
+            raise ValueError(
+                f"‘{stage.name}’ is for models of another kind" if elsewhere else f"there is no ‘{stage.name}’"
+            )
         if stage.name in ALONE:
             raise ValueError(f"‘{stage.name}’ has noise levels of its own and works alone only")
     for before, after in pairwise(stages):

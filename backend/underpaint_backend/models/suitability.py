@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Model, Request
 
-from .schedulers import OWN, is_hybrid, parse_hybrid
+from .schedulers import ALONE, OWN, is_hybrid, parse_hybrid
 
 SMALLEST_SIDE = 16
 """Pixels of a request's shorter side."""
@@ -20,9 +20,9 @@ def reason_to_refuse(request: Request, model: Model) -> ErrorInfo | None:
     if request.task not in model.tasks:
         task = request.task.replace("_", " ")
         return describe("unsupported_task", model=model.name, detail=f"its tasks do not include “{task}”")
-    scheduler = request.scheduler or model.default_scheduler
-    if not offers(model.schedulers, scheduler):
-        return describe("unknown_scheduler", detail=scheduler, known=", ".join(model.schedulers))
+    reason = _reason_in_scheduler(request.scheduler or model.default_scheduler, model.schedulers)
+    if reason is not None:
+        return reason
     if len(request.references) > model.max_references:
         allowed = f"at most {model.max_references} reference pictures" if model.max_references else "no references"
         return describe(
@@ -50,16 +50,19 @@ def _reason_in_pictures(request: Request) -> ErrorInfo | None:
     return None
 
 
-def offers(schedulers: Sequence[str], name: str) -> bool:
-    """Whether a model with these schedulers has the one called `name`, or all of a hybrid as "ddim:30+ddpm:20".
+def _reason_in_scheduler(name: str, known: Sequence[str]) -> ErrorInfo | None:
+    """Why a model with the schedulers `known` cannot use the one called `name`, or a hybrid as "ddim:30+ddpm:20".
 
     Hybrids run in our own loop, and models that can keep the scheduler they came with in the loop of their pipeline.
     """
     if not is_hybrid(name):
-        return name in schedulers
-    if OWN in schedulers:
-        return False
+        return None if name in known else describe("unknown_scheduler", detail=name, known=", ".join(known))
+    partners = [other for other in known if other not in ALONE]
+    if OWN in known or len(partners) < 2:
+        return describe("unknown_scheduler", detail=name, known=", ".join(known))
     try:
-        return bool(parse_hybrid(name, schedulers))
-    except ValueError:
-        return False
+        parse_hybrid(name, known)
+    except ValueError as error:
+        example = f"{partners[0]}:30+{partners[1]}:20"
+        return describe("wrong_hybrid", scheduler=name, detail=error, example=example, known=", ".join(known))
+    return None

@@ -43,6 +43,7 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--url", "wss://box.example"], "wants a token of its own"),
         (["--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
         (["--steps", "10000"], "steps must be from 1 to 1000"),
+        (["--steps", "20", "--scheduler", "ddim:30+ddpm:20"], "leave --steps away"),
         (["--output", "nowhere/out.png"], "in a folder that exists"),
         (["--output", "out.gif"], "--output must be a PNG"),
         ([], "the daemon never ran for this user"),

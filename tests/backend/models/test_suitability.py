@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from underpaint_backend.models.schedulers import OWN, parse_hybrid
-from underpaint_backend.models.suitability import offers, reason_to_refuse
+from underpaint_backend.models.suitability import reason_to_refuse
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Model, Request
 
@@ -55,7 +55,9 @@ def test_what_can_be_done_is_not_refused(request_: Request) -> None:
         ("model_unfit", PLAIN, {"state": "unfit", "detail": "it needs 24 GB of memory, and there are 8"}),
         ("unsupported_task", PLAIN, {"tasks": ("inpaint",)}),
         ("unknown_scheduler", replace(PLAIN, scheduler="heun"), {}),
-        ("unknown_scheduler", replace(PLAIN, scheduler="ddim:5+heun:3"), {}),
+        ("wrong_hybrid", replace(PLAIN, scheduler="ddim:5+heun:3"), {}),
+        ("wrong_hybrid", replace(PLAIN, scheduler="ddim:0+ddpm:3"), {}),
+        ("unknown_scheduler", replace(PLAIN, scheduler="ddim:5+ddpm:3"), {"schedulers": ("ddim", OWN)}),
         ("too_many_references", replace(PLAIN, references=(OTHER,) * 9), {}),
         ("too_many_references", replace(PLAIN, references=(OTHER,)), {"max_references": 0}),
         ("wrong_size", replace(PLAIN, width=7, height=7), {}),
@@ -74,10 +76,27 @@ def test_what_cannot_be_done_is_refused(code: str, request_: Request, changes: d
     assert "{" not in reason.message + reason.hint
 
 
-@pytest.mark.parametrize("name", ["", "ddim:", "ddim:5", "ddim:5+", "ddim:5+ddpm", "ddim:x+ddpm:3", "ddim:5+ddim:3"])
-def test_half_a_hybrid_is_none(name: str) -> None:
-    """Two schedulers, each with its steps, or one without."""
-    assert not offers(MODEL.schedulers, name)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("ddim:", "‘ddim:’ is not a name, a colon and a number of steps from 1 to 1000"),
+        ("ddim:5", "a hybrid has two parts or more"),
+        ("ddim:5+", "there is a + with nothing behind it"),
+        ("ddim:5+ddpm", "‘ddpm’ is not a name"),
+        ("ddim:x+ddpm:3", "‘ddim:x+ddpm:3’ is not a name"),
+        ("ddim:0+ddpm:3", "‘ddim:0’ is not a name, a colon and a number of steps from 1"),
+        ("ddim:5+ddim:3", "it switches from ‘ddim’ to itself"),
+        ("ddim:5+abacus:3", "there is no ‘abacus’"),
+        ("ddim:5+euler:3", "‘euler’ is for models of another kind"),
+        ("ddim:999+ddpm:2", "it has 1001 steps, and at most 1000 can be made"),
+    ],
+)
+def test_what_is_wrong_with_a_hybrid_is_said(name: str, why: str) -> None:
+    """In a sentence of its own, with an example of what this model can do and all that it has."""
+    reason = reason_to_refuse(replace(PLAIN, scheduler=name), MODEL)
+    assert reason is not None
+    assert reason.message.startswith(f"The schedulers “{name}” cannot be used in turn: {why}")
+    assert "as in ddim:30+ddpm:20, from what this model has: ddim, ddpm, dpm++2m." in reason.hint
 
 
 def test_the_scheduler_that_a_model_came_with_can_be_asked_for() -> None:
@@ -91,7 +110,9 @@ def test_the_scheduler_that_a_model_came_with_can_be_asked_for() -> None:
 @pytest.mark.parametrize("schedulers", [(OWN,), (OWN, "euler", "heun")])
 def test_a_pipeline_with_a_loop_of_its_own_makes_no_hybrids(name: str, schedulers: tuple[str, ...]) -> None:
     """Whatever else it can be given."""
-    assert not offers(schedulers, name)
+    reason = reason_to_refuse(replace(PLAIN, scheduler=name), replace(MODEL, schedulers=schedulers))
+    assert reason is not None
+    assert reason.code == "unknown_scheduler"
 
 
 def test_a_scheduler_that_nobody_knows_is_no_part_of_a_hybrid() -> None:
