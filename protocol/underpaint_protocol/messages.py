@@ -1,12 +1,13 @@
 """The messages of `underpaint.v1`. SPEC.md tells when each may be sent.
 
-A new message is one dataclass here. Sizes are in pixels, fractions from 0 to 1, times in seconds.
+A new message is one dataclass here. What they carry is in `values.py`, and can be had from here, too.
+Sizes are in pixels, fractions from 0 to 1, times in seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from .encodings import ENCODINGS, XOR
 from .errors import ErrorInfo
@@ -28,21 +29,25 @@ from .fields import (
     sequence,
     text,
 )
-from .tiles import MAX_TILE, cell_count, cells
+from .tiles import MAX_TILE
+from .values import MAX_JOBS as MAX_JOBS
+from .values import MAX_SIDE as MAX_SIDE
+from .values import MAX_TILES as MAX_TILES
+from .values import WORKER_STATES as WORKER_STATES
+from .values import Adapter as Adapter
+from .values import Image as Image
+from .values import Limits as Limits
+from .values import Model as Model
+from .values import Request as Request
+from .values import Worker as Worker
 from .vocabulary import Vocabulary
 
 SUBPROTOCOL = "underpaint.v1"
 MAX_FRAME = 2 << 20
 MAX_PREVIEW = 256 << 10
-MAX_SIDE = 16384
-MAX_TILES = 4096
-MAX_JOBS = 4096
 MAX_SEQ = 2**63 - 1
 
-TASKS = ("inpaint", "text_to_image", "image_to_image", "edit")
 PHASES = ("loading", "preparing", "encoding", "denoising", "decoding", "compositing")
-MODEL_STATES = ("ready", "absent", "unfit")
-WORKER_STATES = ("starting", "ready", "restarting", "failed")
 
 RESUMED_ELSEWHERE = 4001
 """Close code: another connection resumed this one's session."""
@@ -55,146 +60,14 @@ vocabulary = Vocabulary(MAX_FRAME)
 message = vocabulary.message
 
 
-# Values inside messages
+def job_id() -> Any:
+    """A field that names a job, as its client chose."""
+    return text(64, pattern=IDENTIFIER)
 
 
-@dataclass(frozen=True)
-class Image(Record):
-    """Pixels in tiles: `tiles` are the names of the cells of the canvas grid under the picture, row by row.
-
-    The picture's corner lies at (`x`, `y`) of the canvas. 1 channel: a mask, all bits set is fully selected. 3: red,
-    green, blue. 4: with straight alpha. Colours are sRGB. `depth` is 8 or 16 bits a channel, 16 in little-endian.
-    """
-
-    width: int = integer(1, MAX_SIDE)
-    height: int = integer(1, MAX_SIDE)
-    channels: int = choice((1, 3, 4))
-    tiles: Tuple[bytes, ...] = digests(MAX_TILES)
-    x: int = integer(0, 1 << 30, default=0)
-    y: int = integer(0, 1 << 30, default=0)
-    depth: int = choice((8, 16), default=8)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expected = cell_count(self.x, self.y, self.width, self.height)
-        if len(self.tiles) != expected:
-            raise InvalidField("tiles", f"must name {expected} tiles; they are {len(self.tiles)}")
-
-    @property
-    def pixel_size(self) -> int:
-        """Bytes of one pixel."""
-        return self.channels * self.depth // 8
-
-    @property
-    def size(self) -> int:
-        """Bytes of all pixels."""
-        return self.width * self.height * self.pixel_size
-
-    @property
-    def tile_sizes(self) -> Iterator[Tuple[bytes, int]]:
-        """Each tile's name and how many bytes it must have."""
-        places = cells(self.x, self.y, self.width, self.height)
-        return ((name, cell.area * self.pixel_size) for name, cell in zip(self.tiles, places))
-
-
-@dataclass(frozen=True)
-class Adapter(Record):
-    """A LoRA that changes the model for one job, as far as `weight` says; 0 is not at all."""
-
-    name: str = text(200)
-    weight: float = real(-4.0, 4.0, default=1.0)
-
-
-@dataclass(frozen=True)
-class Request(Record):
-    """All that determines a picture. Two equal requests give equal pictures on one machine.
-
-    `image` is the part of the canvas around the selection and `mask`, of the same size, the selection. Without an
-    image, `width` and `height` are the size of the new picture. `None` for scheduler, guidance or steps takes the
-    model's own default. A large area is painted at the model's own size and scaled up, or with `full_size` at up to 4
-    megapixels, in windows where the model was trained for less. `references` are pictures of any size to take something
-    from; `loras` change the model.
-    """
-
-    model: str = text(100, pattern=MODEL_ID)
-    task: str = choice(TASKS)
-    width: int = integer(1, MAX_SIDE)
-    height: int = integer(1, MAX_SIDE)
-    prompt: str = text(100_000, default="")
-    negative_prompt: str = text(100_000, default="")
-    strength: float = real(0.01, 1.0, default=1.0)
-    steps: Optional[int] = optional(integer(1, 1000))
-    guidance: Optional[float] = optional(real(0.0, 100.0))
-    scheduler: Optional[str] = optional(text(64))
-    seed: int = integer(0, 2**63 - 1, default=0)
-    batch: int = integer(1, 16, default=1)
-    image: Optional[Image] = optional(Image)
-    mask: Optional[Image] = optional(Image)
-    full_size: bool = flag(default=False)
-    references: Tuple[Image, ...] = sequence(Image, 16, default=())
-    loras: Tuple[Adapter, ...] = sequence(Adapter, 16, default=())
-
-    @property
-    def images(self) -> Tuple[Image, ...]:
-        """The pictures that travel with the request."""
-        return tuple(image for image in (self.image, self.mask, *self.references) if image is not None)
-
-
-@dataclass(frozen=True)
-class Model(Record):
-    """A model that the daemon can run, or could, with the values that suit it.
-
-    The model paints best at about `native_area` square pixels, with sides that are multiples of `size_multiple`. It
-    takes up to `max_references` reference pictures, beside the canvas that it paints into. Only what is "ready" can be
-    used at once; what is "absent" has to be fetched first, which are `download` bytes, and what is "unfit" cannot run
-    here, of which `detail` says why. `gated` models want their licence accepted by whoever fetches them, and `detail`
-    says where. `memory` is about how many bytes it takes.
-    """
-
-    id: str = text(100, pattern=MODEL_ID)
-    name: str = text(200)
-    family: str = text(64, pattern=r"[a-z0-9_]+")
-    tasks: Tuple[str, ...] = sequence(choice(TASKS), 16)
-    schedulers: Tuple[str, ...] = sequence(text(64), 64)
-    native_area: int = integer(1, 1 << 28)
-    size_multiple: int = integer(1, 1024)
-    default_steps: int = integer(1, 1000)
-    default_guidance: float = real(0.0, 100.0)
-    default_scheduler: str = text(64)
-    licence: str = text(200, default="")
-    max_references: int = integer(0, 16, default=0)
-    state: str = choice(MODEL_STATES, default="ready")
-    download: int = integer(0, 1 << 50, default=0)
-    gated: bool = flag(default=False)
-    memory: int = integer(0, 1 << 50, default=0)
-    detail: str = text(500, default="")
-
-
-@dataclass(frozen=True)
-class Limits(Record):
-    """What the holder of one token may ask for.
-
-    `max_pixels` is the area of a request times its batch; `max_jobs` may wait and run at once, with `max_tile_bytes`
-    of pixels. Results are kept for `keep_seconds`. A client that does not read for `stall_seconds` is closed.
-    `work_per_day` is in megapixel steps: area times pictures times steps, in millions; None is without bound.
-    """
-
-    max_pixels: int = integer(1, 1 << 30)
-    max_jobs: int = integer(1, MAX_JOBS)
-    max_batch: int = integer(1, 16)
-    max_tile_bytes: int = integer(1, 1 << 40)
-    keep_seconds: int = integer(0, 1 << 32)
-    stall_seconds: int = integer(1, 3600)
-    work_per_day: Optional[int] = optional(integer(0, 1 << 50))
-
-
-@dataclass(frozen=True)
-class Worker(Record):
-    """How the process that owns the device is. `device` is what it runs on, such as "cpu" or "cuda:0 NVIDIA L4"."""
-
-    state: str = choice(WORKER_STATES)
-    device: str = text(200, default="")
-    detail: str = text(500, default="")
+def state_number() -> Any:
+    """A field with the number of a state message in its session, from 1 on; 0 for what was not numbered yet."""
+    return integer(0, MAX_SEQ, default=0)
 
 
 # Opening
@@ -247,7 +120,7 @@ class Resumed(Record):
     """
 
     session: str = text(32, pattern=SESSION_ID)
-    jobs: Tuple[str, ...] = sequence(text(64, pattern=IDENTIFIER), MAX_JOBS)
+    jobs: Tuple[str, ...] = sequence(job_id(), MAX_JOBS)
 
 
 @message("status")
@@ -311,7 +184,7 @@ class Missing(Record):
 
     tiles: Tuple[bytes, ...] = digests(MAX_TILES)
     query: Optional[int] = optional(integer(0, 2**63 - 1))
-    job: Optional[str] = optional(text(64, pattern=IDENTIFIER))
+    job: Optional[str] = optional(job_id())
 
 
 @message("tile")
@@ -339,7 +212,7 @@ class Tile(Record):
 class Fetch(Record):
     """Client: send these tiles of the job's results."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     tiles: Tuple[bytes, ...] = digests(MAX_TILES)
 
 
@@ -354,10 +227,10 @@ class Submit(Record):
     `supersedes` is an older job of the same session that is cancelled once this one is accepted.
     """
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     request: Request = record(Request)
     previews: bool = flag(default=True)
-    supersedes: Optional[str] = optional(text(64, pattern=IDENTIFIER))
+    supersedes: Optional[str] = optional(job_id())
 
 
 @message("cancel")
@@ -365,7 +238,7 @@ class Submit(Record):
 class Cancel(Record):
     """Client: stop this job."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
 
 
 @message("acknowledge")
@@ -373,7 +246,7 @@ class Cancel(Record):
 class Acknowledge(Record):
     """Client: this job has ended and its results are safe here; the server forgets it. There is no answer."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
 
 
 @message("accepted")
@@ -381,9 +254,9 @@ class Acknowledge(Record):
 class Accepted(Record):
     """Server, state: the job is written down and will run; `position` jobs go before it."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     position: int = integer(0, 1_000_000)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
 
 
 @message("position")
@@ -391,7 +264,7 @@ class Accepted(Record):
 class Position(Record):
     """Server: now `position` jobs go before this one. A newer one replaces an older one."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     position: int = integer(0, 1_000_000)
 
 
@@ -400,9 +273,9 @@ class Position(Record):
 class Started(Record):
     """Server, state: the job is given to a worker, for the `attempt`-th time. Its progress begins anew."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     attempt: int = integer(1, 1_000_000)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
 
 
 @message("progress")
@@ -410,12 +283,12 @@ class Started(Record):
 class Progress(Record):
     """Server, state: how far the job is. `fraction` never falls within an attempt. Steps count model evaluations."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     phase: str = choice(PHASES)
     fraction: float = real(0.0, 1.0)
     step: int = integer(0, 100_000, default=0)
     steps: int = integer(0, 100_000, default=0)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
 
 
 @message("preview")
@@ -427,7 +300,7 @@ class Preview(Record):
     `predicted_at` is the worker's clock (Unix time) when the prediction existed.
     """
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     index: int = integer(0, 15)
     step: int = integer(0, 100_000)
     width: int = integer(1, MAX_SIDE)
@@ -445,11 +318,11 @@ class Result(Record):
     changes nothing outside.
     """
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     index: int = integer(0, 15)
     seed: int = integer(0, 2**63 - 1)
     image: Image = record(Image)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
 
 
 @message("done")
@@ -460,9 +333,9 @@ class Done(Record):
     `notices` are sentences for the artist about what was done otherwise than asked, as a prompt that was cut.
     """
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     seconds: float = real(0.0, 1e9)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
     notices: Tuple[str, ...] = sequence(text(500), 8, default=())
 
 
@@ -471,9 +344,9 @@ class Done(Record):
 class Failed(Record):
     """Server, state, terminal: the job ended without its pictures."""
 
-    job: str = text(64, pattern=IDENTIFIER)
+    job: str = job_id()
     error: ErrorInfo = record(ErrorInfo)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    seq: int = state_number()
 
 
 @message("cancelled")
@@ -481,8 +354,8 @@ class Failed(Record):
 class Cancelled(Record):
     """Server, state, terminal: the job was stopped as the client asked."""
 
-    job: str = text(64, pattern=IDENTIFIER)
-    seq: int = integer(0, MAX_SEQ, default=0)
+    job: str = job_id()
+    seq: int = state_number()
 
 
 @message("error")
@@ -494,7 +367,7 @@ class Error(Record):
     """
 
     error: ErrorInfo = record(ErrorInfo)
-    job: Optional[str] = optional(text(64, pattern=IDENTIFIER))
+    job: Optional[str] = optional(job_id())
 
 
 TERMINAL = (Done, Failed, Cancelled)
