@@ -17,7 +17,7 @@ from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
 from ..models.hub import Denied, Hub, HubError, Line, NotThere, Settings, settings
-from ..models.layout import read_index
+from ..models.layout import read_index, read_object
 from ..models.offers import Offer, Source, check_id, offers
 from ..models.removal import remove
 from ..models.selection import needed
@@ -233,12 +233,17 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
         tree = hub.tree(source.repository, commit)
         if "model_index.json" not in tree.files:
             raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
+
+        def config(part: str) -> dict[str, object] | None:
+            path = f"{part}/config.json"
+            return read_object(hub.text(source.repository, commit, path), path) if path in tree.files else None
+
         index = read_index(hub.text(source.repository, commit, "model_index.json"))
+        described = adding.sized(adding.describe_pipeline(index, arguments.family), config)
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
         raise ValueError(f"{how.endpoint} does not tell what {where} is: {error}, and it is no folder here") from None
-    described = adding.describe_pipeline(index, arguments.family)
     wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)
     size = sum(tree.files[path].size for path in needed(wanted, tree.files))
     named = {"id": arguments.model, "name": where.partition("/")[2]}

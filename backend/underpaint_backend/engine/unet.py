@@ -38,9 +38,9 @@ class LatentUNet(Family):
     }
 
     def check(self) -> None:
-        channels = self.parts.config("unet").get("in_channels")
-        if channels not in (4, 9):
-            raise BadFiles(f"its UNet has {channels} input channels, not 4 or 9")
+        channels, latent = self.parts.config("unet").get("in_channels"), self.latent_channels
+        if channels not in (latent, self._channels_to_fill):
+            raise BadFiles(f"its UNet has {channels} input channels, not {latent} or {self._channels_to_fill}")
         if self.ip_adapter is not None:
             self.ip_adapter.check(self.parts.config("image_encoder"), self.parts.config("unet"))
         self.scheduler_config = self.parts.config("scheduler")
@@ -76,7 +76,12 @@ class LatentUNet(Family):
 
     @property
     def takes_mask(self) -> bool:
-        return bool(self.parts.config("unet")["in_channels"] == 9)
+        return bool(self.parts.config("unet")["in_channels"] == self._channels_to_fill)
+
+    @property
+    def _channels_to_fill(self) -> int:
+        """Input channels of a UNet that was trained to fill masks: the latents, the mask, and the blanked picture."""
+        return 2 * self.latent_channels + 1
 
     def tokens(self, text: str, tokenizer: Any) -> Any:
         """A prompt's tokens [1, T], cut at as many as CLIP takes, and its attention mask, on the device."""

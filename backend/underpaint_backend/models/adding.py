@@ -9,13 +9,14 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .layout import INDEX, files_of, gap_in, read_index
+from .layout import INDEX, files_of, gap_in, read_index, read_object
 from .offers import REPOSITORY, Offer, offer_of, own_file, read_offers
 from .schedulers import OWN
+from .sizes import size_multiple
 
 PAGE = re.compile(rf"https?://(?:huggingface\.co|hf\.co)/({REPOSITORY.pattern})(?:/.*)?", re.ASCII)
 """The page of a repository, as a browser's address line has it."""
@@ -166,4 +167,21 @@ def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str
     if gap:
         raise ValueError(f"{folder} {gap}")
     del described["files"]
+    described = sized(described, lambda part: _config_in(folder / part / "config.json"))
     return {"id": name, "name": folder.resolve().name, **described, "folder": str(folder.resolve())}
+
+
+def sized(table: Mapping[str, Any], config: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
+    """An entry with the size multiple that the configurations of its parts tell, where the family does not say it.
+
+    `config` is the configuration of a part, or None if there is no such part. Raises what that raises.
+    """
+    if table["family"] != "classic":
+        return dict(table)
+    denoisers = (config(part) for part in ("transformer", "unet"))
+    denoiser = next((found for found in denoisers if found is not None), None)
+    return dict(table) if denoiser is None else {**table, "size_multiple": size_multiple(config("vae"), denoiser)}
+
+
+def _config_in(path: Path) -> Mapping[str, Any] | None:
+    return read_object(path.read_bytes(), path.name) if path.is_file() else None

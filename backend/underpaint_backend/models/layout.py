@@ -18,13 +18,18 @@ NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 
 def read_index(data: bytes) -> dict[str, Any]:
     """The object in a `model_index.json`. Raises `ValueError` if it is none."""
+    return read_object(data, INDEX)
+
+
+def read_object(data: bytes, name: str) -> dict[str, Any]:
+    """The object in a file of this name. Raises `ValueError` if it is none."""
     try:
-        index = json.loads(data)
+        found = json.loads(data)
     except (ValueError, RecursionError):
-        raise ValueError(f"its {INDEX} is damaged") from None
-    if not isinstance(index, dict):
-        raise ValueError(f"its {INDEX} is damaged")
-    return index
+        raise ValueError(f"its {name} is damaged") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"its {name} is damaged")
+    return found
 
 
 def files_of(index: Mapping[str, Any]) -> list[str]:

@@ -272,6 +272,37 @@ def test_cancelled_anywhere_leaves_no_trace(load: Callable[[str], LoadedModel], 
         np.testing.assert_array_equal(painted(model), expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_size_multiple_is_read_from_configurations(load: Callable[[str], LoadedModel], kind: str) -> None:
+    """No network is loaded for it, and an odd number of them along a side is painted at just that size."""
+    family = load(kind).family
+    assert isinstance(family, Classic)
+    family.parts.residency.clear()
+    multiple = family.size_multiple
+    assert not family.networks
+    assert multiple == {"chroma": 16, "stable_diffusion_3": 16}.get(kind, 8)  # the others' VAE is of 4 px
+
+    width, height = 3 * multiple, 5 * multiple
+    inner = family._pipeline(family.cls, OWN)
+    told = family._told(family.cls, replace(PAINTING, size=(width, height), seeds=[1], steps=1))
+    assert inner(**told).images.shape[-2:] == (height, width)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("pixart", 300), ("chroma", 512), ("latent_consistency", 24)])
+def test_what_is_cut_off_a_prompt_is_told(load: Callable[[str], LoadedModel], kind: str, most: int) -> None:
+    """The pipeline's own limit of tokens counts, with those for where the text begins and ends."""
+    family = load(kind).family
+    taken = most - (2 if kind == "latent_consistency" else 1)
+    letters = "abcdefghijklmnopqrstuvwxyz" * 40
+    assert family.left_out(letters[: taken - 1]) == ""
+    rest = family.left_out(letters)
+    tokenizer = family.parts.tokenizer("tokenizer", None)
+    kept = letters[: len(letters) - len(rest)]
+    assert rest
+    assert letters.endswith(rest)
+    assert len(tokenizer(kept, add_special_tokens=False).input_ids) == taken
+
+
 def test_a_seed_paints_the_same_in_every_batch(load: Callable[[str], LoadedModel]) -> None:
     """Each picture of a batch is the picture of its seed, to one level."""
     model = load("stable_diffusion_3")

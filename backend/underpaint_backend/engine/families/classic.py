@@ -18,8 +18,10 @@ import diffusers
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from ...models.schedulers import OWN
+from ...models.sizes import size_multiple
 from ..denoise import Predict, Step
 from ..device import is_out_of_memory
 from ..exceptions import BadFiles, UnknownScheduler
@@ -74,7 +76,9 @@ class Classic(Family):
 
     @property
     def size_multiple(self) -> int:
-        return 2 * _scale(self._pipeline(self.cls, OWN))
+        denoiser = next(name for name in DENOISERS if self.parts.has(name))
+        vae = self.parts.config("vae") if self.parts.has("vae") else None
+        return size_multiple(vae, self.parts.config(denoiser))
 
     @property
     def takes_mask(self) -> bool:
@@ -82,6 +86,25 @@ class Classic(Family):
 
     def encode_prompt(self, text: str) -> Embedding:
         raise NotImplementedError("the pipeline encodes prompts by itself")
+
+    def left_out(self, prompt: str) -> str:
+        """What none of the pipeline's tokenizers has room for; nothing where one of them does not say."""
+        others = self._others().values()
+        rests = [self._rest(tokenizer, prompt) for tokenizer in others if hasattr(tokenizer, "model_max_length")]
+        return min(rests, key=len, default="")
+
+    def _rest(self, tokenizer: Any, prompt: str) -> str:
+        """The end of a prompt for which a tokenizer has no room."""
+        most = tokenizer.model_max_length
+        if not isinstance(tokenizer, CLIPTokenizer):  # CLIP's has a place for so many tokens and no more
+            asked = _arguments_of(self.cls).get("max_sequence_length")
+            most = min(most, asked.default if asked is not None and isinstance(asked.default, int) else most)
+        if not tokenizer.is_fast:  # it does not tell where its tokens are
+            return ""
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        begins = [begin for begin, _ in tokenizer(prompt, **options).offset_mapping]
+        kept = most - tokenizer.num_special_tokens_to_add()
+        return prompt[begins[kept] :].strip() if len(begins) > kept else ""
 
     def predictor(self, conditions: Conditions, batch: int) -> Predict:
         raise NotImplementedError("the pipeline denoises by itself")

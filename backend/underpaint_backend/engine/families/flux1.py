@@ -31,8 +31,8 @@ from ..parts import Network
 from ..schedulers import Schedule
 from . import Conditions, Embedding, Family, Region
 
-PLAIN, FILL = 64, 384
-"""Channels of a token: 2×2 cells of 16 channels; and with the blanked picture and 16×16 px of the selection."""
+PATCH = 2
+"""Cells of the autoencoder along each side of a token: no configuration tells it, for the pipeline makes the tokens."""
 REFERENCE_AREA = 1024 * 1024
 """Pixels of a reference picture, at most: Kontext was trained on about as many."""
 REDUX_PARTS = ("image_encoder", "image_embedder", "feature_extractor")
@@ -52,13 +52,16 @@ class Flux1(Family):
 
     def check(self) -> None:
         config = self.parts.config("transformer")
-        channels = config.get("in_channels")
-        if channels not in (PLAIN, FILL):
-            raise BadFiles(f"its transformer has {channels} input channels, not {PLAIN} or {FILL}")
-        self.takes_guidance = bool(config.get("guidance_embeds", False))
-        self.fills: bool = channels == FILL
-        self.scheduler_config = self._config_for_flows()
         self.vae_config = self._config_of_vae()
+        # Of a token: its cells; and with the blanked picture and as many pixels of the selection as it has.
+        plain = PATCH**2 * self.latent_channels
+        filling = 2 * plain + (PATCH * self.latent_scale) ** 2
+        channels = config.get("in_channels")
+        if channels not in (plain, filling):
+            raise BadFiles(f"its transformer has {channels} input channels, not {plain} or {filling} as its VAE makes")
+        self.takes_guidance = bool(config.get("guidance_embeds", False))
+        self.fills: bool = channels == filling
+        self.scheduler_config = self._config_for_flows()
         self.is_redux = self._has_redux()
         self.is_kontext = "Kontext" in str(self.parts.config("model_index").get("_class_name"))
         _ = self.clip_tokenizer, self.t5_tokenizer
@@ -73,8 +76,8 @@ class Flux1(Family):
     def _config_of_vae(self) -> dict[str, Any]:
         config = self.parts.config("vae")
         lacking = {"latent_channels", "block_out_channels", "scaling_factor", "shift_factor"} - config.keys()
-        if lacking or config["latent_channels"] * 4 != PLAIN:
-            raise BadFiles("its VAE is none of FLUX.1, whose latents have 16 channels, a scale and a shift")
+        if lacking:
+            raise BadFiles(f"its VAE is none of FLUX.1: its configuration has no {', '.join(sorted(lacking))}")
         return config
 
     def _has_redux(self) -> bool:
@@ -122,7 +125,7 @@ class Flux1(Family):
 
     @property
     def size_multiple(self) -> int:
-        return 2 * self.latent_scale
+        return PATCH * self.latent_scale
 
     @property
     def takes_mask(self) -> bool:
@@ -206,7 +209,7 @@ class Flux1(Family):
             "pooled_projections": gist.to(dtype).expand(batch, -1),
             "guidance": torch.full([batch], conditions.guidance, device=device) if self.takes_guidance else None,
             "txt_ids": torch.zeros(text.shape[1], 3, device=device),
-            "img_ids": torch.cat([positions(height // 2, width // 2), *_places(references)]).to(device),
+            "img_ids": torch.cat([positions(height // PATCH, width // PATCH), *_places(references)]).to(device),
         }
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -244,7 +247,7 @@ class Flux1(Family):
 
 def _places(references: list[Tensor]) -> list[Tensor]:
     """Where the tokens of references [1, 16, h, w] lie: each in a time of its own, as Kontext's report says."""
-    grids = [(latents.shape[-2] // 2, latents.shape[-1] // 2) for latents in references]
+    grids = [(latents.shape[-2] // PATCH, latents.shape[-1] // PATCH) for latents in references]
     return [positions(rows, columns, time) for time, (rows, columns) in enumerate(grids, start=1)]
 
 

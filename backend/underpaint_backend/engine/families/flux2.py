@@ -29,14 +29,10 @@ from ..schedulers import Schedule
 from ..sources import Source
 from . import Conditions, Embedding, Family
 
-PATCH = 2
-"""Cells of the autoencoder along each side of a token."""
 ONE_REFERENCE, OF_SEVERAL = 2024 * 2024, 1024 * 1024
 """Pixels of a reference picture, at most: more if it is the only one."""
 REFERENCE_TIME = 10
 """References lie at times 10, 20, ...; the picture at 0."""
-POSITION_AXES = 4
-"""Time, row, column, and the place in the text."""
 
 
 class Flux2(Family):
@@ -100,12 +96,23 @@ class Flux2(Family):
 
     @property
     def latent_channels(self) -> int:
-        return PATCH**2 * int(self.parts.config("vae").get("latent_channels", 32))
+        return self.patch**2 * int(self.parts.config("vae").get("latent_channels", 32))
+
+    @property
+    def axes(self) -> int:
+        """Along which a token has a place: time, row, column, and the place in the text."""
+        return len(self.parts.config("transformer").get("axes_dims_rope", (32, 32, 32, 32)))
+
+    @property
+    def patch(self) -> int:
+        """Cells of the autoencoder along each side of a token."""
+        told = self.parts.config("vae").get("patch_size", (2, 2))
+        return int(told[0] if isinstance(told, (list, tuple)) else told)
 
     @property
     def latent_scale(self) -> int:
         blocks = len(self.parts.config("vae").get("block_out_channels", range(4)))
-        return PATCH << (blocks - 1)
+        return self.patch << (blocks - 1)
 
     @property
     def takes_mask(self) -> bool:
@@ -125,11 +132,11 @@ class Flux2(Family):
     def encode(self, pictures: Tensor) -> Tensor:
         cells = self.vae.encode(pictures.to(self.vae.dtype)).latent_dist.mode().float()
         mean, deviation = self._statistics()
-        return (functional.pixel_unshuffle(cells, PATCH) - mean) / deviation
+        return (functional.pixel_unshuffle(cells, self.patch) - mean) / deviation
 
     def decode(self, latents: Tensor) -> Tensor:
         mean, deviation = self._statistics()
-        cells = functional.pixel_shuffle(latents * deviation + mean, PATCH)
+        cells = functional.pixel_shuffle(latents * deviation + mean, self.patch)
         pictures: Tensor = self.vae.decode(cells.to(self.vae.dtype), return_dict=False)[0]
         return pictures.float()
 
@@ -164,10 +171,10 @@ class Flux2(Family):
     def predictor(self, conditions: Conditions, batch: int) -> Predict:
         device, dtype = self.device.torch_device, conditions.prompt[0].dtype
         width, height = (side // self.latent_scale for side in conditions.size)
-        places, beside = [positions(height, width, axes=POSITION_AXES)], []
+        places, beside = [positions(height, width, axes=self.axes)], []
         for number, (latents,) in enumerate(conditions.references, start=1):
             rows, columns = latents.shape[-2:]
-            places.append(positions(rows, columns, time=REFERENCE_TIME * number, axes=POSITION_AXES))
+            places.append(positions(rows, columns, time=REFERENCE_TIME * number, axes=self.axes))
             beside.append(_to_tokens(latents).expand(batch, -1, -1))
         told = {
             "img_ids": torch.cat(places).to(device),
@@ -177,7 +184,7 @@ class Flux2(Family):
 
         def answer(prompt: Embedding, seen: Tensor, level: Tensor) -> Tensor:
             (text,) = prompt
-            words = torch.zeros(text.shape[1], POSITION_AXES, device=device)
+            words = torch.zeros(text.shape[1], self.axes, device=device)
             words[:, -1] = torch.arange(text.shape[1], device=device)
             text = text.expand(batch, -1, -1)
             output: Tensor = self.transformer(seen, text, level, txt_ids=words, **told)[0]
