@@ -252,7 +252,7 @@ TABLE: Dict[str, Row] = {
     "hub_unreachable": Row(
         "The model “{model}” could not be fetched: {detail}.",
         "Look whether that machine has a network. A mirror is named with HF_ENDPOINT, a proxy with HTTPS_PROXY, where "
-        "the daemon starts; without any network, copy the model there as docs/models.md says. What came so far is kept.",
+        "the daemon starts; without any network, copy the model there as docs/models.md says. What came is kept.",
         retryable=True,
     ),
     "working_offline": Row(

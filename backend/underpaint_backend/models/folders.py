@@ -118,6 +118,12 @@ def folders() -> tuple[Path, ...]:
     return tuple(Path(path) for path in found)
 
 
+def loras_folder() -> tuple[Path, ...]:
+    """The folder of LoRAs that everybody may have in the data folder; nothing where nobody made it."""
+    folder = data_folder() / "loras"
+    return (folder,) if folder.is_dir() else ()
+
+
 def add_folder(path: Path) -> Path:
     """Note a folder, and give it back as it was noted. To add one twice is to add it once.
 
