@@ -235,6 +235,10 @@ TABLE: Dict[str, Row] = {
         "There was not enough memory for this picture: {detail}.",
         "Choose a smaller area, fewer pictures at once, or a smaller model.",
     ),
+    "precision_unavailable": Row(
+        "Weights cannot be kept in {precision} here: {detail}.",
+        "Install what is lacking, or start the daemon with another --precision.",
+    ),
     "model_broken": Row(
         "The model “{model}” could not be loaded: {detail}.",
         "Its files may be damaged. Install it again.",

@@ -6,6 +6,7 @@
     ├── UnknownScheduler     no scheduler has this name
     ├── ModelBroken          files that are missing, damaged or not of the family that they claim
     ├── OutOfMemory          the device has not enough memory
+    ├── CannotQuantise       weights cannot be kept as somebody chose; it is in `quantisation`
     └── NotFinite            the model's output overflowed
 
 `BadFiles` is not among them: it is how a family says what is wrong with a folder, before the model has a name.

@@ -21,6 +21,7 @@ from .families import Embedding, Family, family_class
 from .ladder import Effort, Ladder
 from .precision import Memory
 from .preview import SIDE, LatentToRGB
+from .quantisation import refuse_unusable
 from .residency import Residency
 from .sources import FolderSource, Source
 
@@ -76,8 +77,9 @@ class Library:
 
         Where not all of its networks have room at once, they are loaded when they are needed.
 
-        Raises `Cancelled` soon after the event is set, `ModelBroken`, and `OutOfMemory`.
+        Raises `Cancelled` soon after the event is set, `ModelBroken`, `CannotQuantise` and `OutOfMemory`.
         """
+        refuse_unusable(self.residency.memory.precision, self.device)
         known = self._models.get(entry.model.id)
         try:
             with cancellable_loading(cancelled):

@@ -12,7 +12,8 @@ from torch import nn
 from .device import Device, is_out_of_memory
 from .exceptions import BadFiles
 from .packing import Pack, TensorFiles, in_fp8, in_ram, on_disk, pack_layers, streamed
-from .precision import Storage, words_for
+from .precision import BYTES, Storage, words_for
+from .quantisation import PACKS
 from .residency import Key, residency_for
 from .sources import Source
 
@@ -51,6 +52,7 @@ class Parts:
         self._specs = specs
         self._identities: dict[str, Hashable] = {}
         self._numbers: dict[str, int] = {}
+        self._quantised: dict[str, int] = {}
         self._configs: dict[str, dict[str, Any]] = {}
         self._tokenizers: dict[str, Any] = {}
 
@@ -90,6 +92,8 @@ class Parts:
         self.storage = Storage.PLAIN
         largest = max((self.bytes_of(name) for name in self.names), default=0)
         self.storage = memory.storage(largest, self.residency.room())
+        if self.storage != Storage.PLAIN:
+            self.device.keep_freed(False)  # weights pass through memory in full precision
         self.residency.forget(set(before) - set(self.identities()))
         log.info("calculates in %s", words_for(self.device, self.storage))
 
@@ -125,8 +129,12 @@ class Parts:
         """
         if name not in self._numbers:
             self._numbers[name] = self._read(lambda: self._count(name))
-        kept = self.device.dtype_for(self._specs[name].precision).itemsize
-        return self._numbers[name] * {Storage.PLAIN: kept, Storage.FP8: 1, Storage.FETCHED: 0}[self._storage_of(name)]
+        storage = self._storage_of(name)
+        if storage == Storage.FILED:
+            return self._filed(name)
+        return int(
+            self._numbers[name] * BYTES.get(storage, self.device.dtype_for(self._specs[name].precision).itemsize)
+        )
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of a part, also of the scheduler. Unlike `parts[name].config` it needs no weights.
@@ -157,12 +165,27 @@ class Parts:
         return TensorFiles(files).numbers if files else self.source.weight_bytes(name) // 2
 
     def _storage_of(self, name: str) -> Storage:
+        if self._filed(name):
+            can_wait = self.device.torch_device.type != "cpu"
+            return Storage.FETCHED if self.storage == Storage.FETCHED and can_wait else Storage.FILED
         # A VAE is small, and what it loses is seen.
         return Storage.PLAIN if name == "vae" else self.storage
+
+    def _filed(self, name: str) -> int:
+        """Bytes of a network whose files are quantised; 0 if its weights are plain."""
+        if name not in self._quantised:
+            self._quantised[name] = self._read(lambda: self.source.quantised_bytes(name))
+        return self._quantised[name]
 
     def _network(self, name: str) -> nn.Module:
         spec, storage = self._specs[name], self._storage_of(name)
         dtype = self.device.dtype_for(spec.precision)
+        if self._filed(name):
+            device, waits = self.device.torch_device, storage == Storage.FETCHED
+            quantised: nn.Module = self._read(
+                lambda: self.source.quantised_network(name, spec.cls, dtype, device, waits=waits)
+            )
+            return quantised
         if storage == Storage.PLAIN:
             plain: nn.Module = self._read(lambda: self.source.network(name, spec.cls, dtype))
             return plain
@@ -178,6 +201,8 @@ class Parts:
 
     def _packing(self, storage: Storage, *, on_disk_too: bool) -> Pack:
         device = self.device.torch_device
+        if storage in PACKS:
+            return PACKS[storage](device)
         if storage == Storage.FP8:
             return in_fp8(device)
         if device.type != "cpu":

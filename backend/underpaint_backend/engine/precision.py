@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal, TypeAlias
@@ -10,7 +11,7 @@ import torch
 
 from .device import Device
 
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16", "fp8"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16", "fp8", "int8", "nf4"]
 Offload: TypeAlias = Literal["auto", "none", "group"]
 
 WORKING_SHARE = 0.8
@@ -22,12 +23,23 @@ class Storage(IntEnum):
 
     PLAIN    as they are calculated with, on the device
     FP8      in 8 bits, one scale for each row; a layer's are converted for the time of its pass
+    INT8     the same, as torchao does it: only where somebody chose it
+    NF4      in 4 bits, one scale for 64 numbers, as bitsandbytes does it: only where somebody chose it
     FETCHED  not on the device: a layer's are fetched for the time of its pass, from RAM, or on a CPU from the disk
+    FILED    as its files have them, which are quantised already, on the device: nobody chooses that
     """
 
     PLAIN = 0
     FP8 = 1
-    FETCHED = 2
+    INT8 = 2
+    NF4 = 3
+    FETCHED = 4
+    FILED = 5
+
+
+BYTES: Mapping[Storage, float] = {Storage.FP8: 1, Storage.INT8: 1, Storage.NF4: 0.5 + 4 / 64, Storage.FETCHED: 0}
+"""What a number of a packed network takes on the device, but for the scales of rows."""
+_PACKED: Mapping[str, Storage] = {"fp8": Storage.FP8, "int8": Storage.INT8, "nf4": Storage.NF4}
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Memory:
     offload: Offload = "auto"
 
     def device(self, device: Device) -> Device:
-        """The device, calculating in the chosen precision. On a CPU fp8 is calculated in float32."""
+        """The device, calculating in the chosen precision. Of packed weights, it is the device's own."""
         kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         return replace(device, dtype=kinds.get(self.precision, device.dtype))
 
@@ -51,8 +63,8 @@ class Memory:
         """How to keep weights where `room` bytes are and the largest network has `largest`: it must have room alone."""
         if self.offload == "group":
             return Storage.FETCHED
-        if self.precision == "fp8":
-            return Storage.FP8
+        if self.precision in _PACKED:
+            return _PACKED[self.precision]
         if self.precision != "auto" or largest <= WORKING_SHARE * room:
             return Storage.PLAIN
         halved = largest // 2  # of half precision; of single precision, it is even less
@@ -68,5 +80,5 @@ class Memory:
 def words_for(device: Device, storage: Storage) -> str:
     """What is calculated and kept in, for people: "bfloat16", "bfloat16, weights in fp8"."""
     kind = str(device.dtype).removeprefix("torch.")
-    ends = {Storage.PLAIN: "", Storage.FP8: ", weights in fp8", Storage.FETCHED: ", weights fetched for each layer"}
-    return kind + ends[storage]
+    ends = {Storage.PLAIN: "", Storage.FETCHED: ", weights fetched for each layer"}
+    return kind + ends.get(storage, f", weights in {storage.name.lower()}")

@@ -21,12 +21,17 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..models.headers import BadFile, Header, read_header
+from ..models.gguf import GgufHeader, header_of
+from ..models.headers import BadFile, Header
 from ..models.recognise import PACKS, Recognised, parts_in, recognise
 from .exceptions import BadFiles
+from .quantisation import empty, filled
+from .quantised_files import from_gguf, read_gguf_tensors, restored
 from .sources import FolderSource, Source, refuse_gaps
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "preprocessor_config.json", "processor_config.json")
+DENOISERS = ("unet", "transformer")
+"""Networks that stay quantised if they are so in a file. The others are small, and were meant to be plain."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -51,7 +56,7 @@ class SingleFileSource(Source):
         Raises `BadFiles`.
         """
         try:
-            return read_header(self.checkpoint)
+            return header_of(self.checkpoint)
         except BadFile as error:
             raise BadFiles(f"{self.checkpoint.name}: {error}") from error
 
@@ -124,6 +129,21 @@ class SingleFileSource(Source):
     def weight_files(self, name: str) -> list[Path]:
         return [] if name in self._parts else self._beside.weight_files(name)
 
+    def quantised_bytes(self, name: str) -> int:
+        if name not in self._parts:
+            return self._beside.quantised_bytes(name)
+        return self.weight_bytes(name) if name in DENOISERS and isinstance(self.header, GgufHeader) else 0
+
+    def quantised_network(
+        self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
+    ) -> nn.Module:
+        if name not in self._parts:
+            return self._beside.quantised_network(name, cls, dtype, device, waits=waits)
+        config = self.config(name)
+        network = empty(cls, config)
+        weights = from_gguf(self._converted(name, cls, config, network))
+        return filled(name, network, weights, dtype, device, waits=waits)
+
     def anonymous(self, words: str) -> str:
         return self._beside.anonymous(words).replace(str(self.checkpoint), self.checkpoint.name)
 
@@ -143,6 +163,9 @@ class SingleFileSource(Source):
         return [tensor for tensor in self.header.tensors if tensor.startswith(prefix)]
 
     def _read(self, name: str) -> dict[str, Tensor]:
+        if isinstance(self.header, GgufHeader):
+            found = read_gguf_tensors(self.checkpoint, self.header, self._tensors(name))
+            return found if name in DENOISERS else restored(found)
         with safe_open(self.checkpoint, framework="pt") as file:
             return {tensor: file.get_tensor(tensor) for tensor in self._tensors(name)}
 

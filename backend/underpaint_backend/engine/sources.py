@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.extras import quantiser_of
 from ..models.headers import PICKLES, BadFile, read_header
 from .exceptions import BadFiles
 
@@ -47,6 +48,19 @@ class Source(ABC):
         """The files that hold a network's weights and nothing else, by the names of its parameters; [] if none do.
 
         Raises `BadFiles` if the header of one is damaged.
+        """
+
+    @abstractmethod
+    def quantised_bytes(self, name: str) -> int:
+        """What a network takes whose files hold its weights quantised; 0 if they are plain numbers, or none."""
+
+    @abstractmethod
+    def quantised_network(
+        self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
+    ) -> nn.Module:
+        """Such a network, its layers as they are in the files, restored on `device` for the time of their passes.
+
+        They are kept there or, if they wait, in RAM. Raises `BadFiles`, also if the extra that it needs is missing.
         """
 
     @abstractmethod
@@ -105,6 +119,22 @@ class FolderSource(Source):
                 file = path.name if path == self._place(name) else f"{name}/{path.name}"
                 raise BadFiles(f"{file}: {error}") from error
         return found
+
+    def quantised_bytes(self, name: str) -> int:
+        return self.weight_bytes(name) if self._quantiser(name) else 0
+
+    def quantised_network(
+        self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
+    ) -> nn.Module:
+        from .quantisation import empty, filled
+        from .quantised_files import read_quantised
+
+        weights = read_quantised(self.weight_files(name), self._quantiser(name))
+        return filled(name, empty(cls, self.config(name)), weights, dtype, device, waits=waits)
+
+    def _quantiser(self, name: str) -> str:
+        """Which library packed a network's weights; "" if none did."""
+        return quantiser_of(self.config(name)) if (self._place(name) / "config.json").is_file() else ""
 
     def anonymous(self, words: str) -> str:
         for folder in (self.folder, *self._elsewhere.values()):

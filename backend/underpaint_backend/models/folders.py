@@ -21,10 +21,13 @@ from typing import Any
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
+from . import extras
 from .catalog import Entry
 from .exceptions import ModelError
 from .fitness import peak_bytes
-from .headers import PICKLES, BadFile, Header, read_header
+from .gguf import ENDING as GGUF
+from .gguf import GgufHeader, header_of, is_gguf
+from .headers import PICKLES, BadFile, Header
 from .offers import Offer, pack_called, schedulers_of
 from .recognise import Recognised, parts_in, recognise
 
@@ -38,8 +41,6 @@ LAYOUTS = (
 MOST_FILES = 10_000
 DEEPEST = 8
 """Levels of folders below the one that was added."""
-GGUF = ".gguf"
-GGUF_WORDS = "GGUF files are not read yet; choose a safetensors file in fp16, bf16 or plain fp8"
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 NEEDED = {
     "stable_diffusion": ("unet", "vae", "text_encoder"),
@@ -313,6 +314,9 @@ def _placed(model: Model, path: Path, found: _Sound, pack: Path, sister: Sister)
         parts = ", ".join(sorted(lacking))
         detail = f"its file has no {parts}; fetch a model of the family {found.what.name}, which lends them"
         return Entry(replace(model, state="unfit", detail=detail), pack, path, pack=pack)
+    words = extras.lacking(extras.GGUF) if is_gguf(path) else ""
+    if words:
+        return Entry(replace(model, state="unfit", detail=f"its weights are in a GGUF file; {words}"), folder, path)
     return Entry(model, folder, path, pack=pack)
 
 
@@ -334,13 +338,13 @@ def _slug(stem: str) -> str:
 @lru_cache(maxsize=2 * MOST_FILES)
 def _looked_at(path: Path, modified: int, size: int) -> _Sound | str:
     """What a file is, or why it cannot be used."""
-    if path.suffix.lower() == GGUF:
-        return GGUF_WORDS
     try:
-        header = read_header(path)
+        header = header_of(path)
         what = recognise(header)
     except BadFile as error:
         return str(error)
+    if what.kind == "lora" and isinstance(header, GgufHeader):
+        return "it is a LoRA in a GGUF file; choose one in safetensors"
     if what.kind in ("vae", "lora"):
         return _Sound(what, frozenset(), ())
     parts = parts_in(header)
@@ -348,6 +352,9 @@ def _looked_at(path: Path, modified: int, size: int) -> _Sound | str:
 
 
 def _numbers(header: Header, prefix: str) -> int:
+    """How many weights there are; of quantised ones, how many would take as much in bf16."""
+    if isinstance(header, GgufHeader):
+        return sum(stored.size for name, stored in header.tensors.items() if name.startswith(prefix)) // 2
     total = 0
     for name, stored in header.tensors.items():
         if name.startswith(prefix):

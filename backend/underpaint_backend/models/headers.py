@@ -170,18 +170,18 @@ def _no_number(constant: str) -> NoReturn:
 def _placed(name: str, entry: Any) -> tuple[Stored, int]:
     """One tensor, and where its bytes begin."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise BadFile(f"its header is damaged at {_short(name)}")
+        raise BadFile(f"its header is damaged at {short(name)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise BadFile(f"its header is damaged: {_short(name)} has the unknown type {_short(dtype)}")
+        raise BadFile(f"its header is damaged: {short(name)} has the unknown type {short(dtype)}")
     if not _are_sizes(shape, MAX_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) != 2:
-        raise BadFile(f"its header is damaged: {_short(name)} has no proper shape or place")
+        raise BadFile(f"its header is damaged: {short(name)} has no proper shape or place")
     bits = BITS[dtype]
     for side in shape:
         bits *= side
     begin, end = offsets
     if end < begin or (end - begin) * 8 != bits:
-        raise BadFile(f"its header is wrong: {_short(name)} takes {bits // 8} bytes, and {end - begin} are given to it")
+        raise BadFile(f"its header is wrong: {short(name)} takes {bits // 8} bytes, and {end - begin} are given to it")
     return Stored(dtype, tuple(shape), end - begin), begin
 
 
@@ -196,9 +196,9 @@ def _check_places(places: Mapping[str, tuple[Stored, int]], data_size: int) -> N
     at = 0
     for name, (stored, begin) in sorted(places.items(), key=lambda item: (item[1][1], item[1][0].size)):
         if begin < at:
-            raise BadFile(f"its header is wrong: {_short(name)} overlaps another tensor")
+            raise BadFile(f"its header is wrong: {short(name)} overlaps another tensor")
         if begin > at:
-            raise BadFile(f"its header is wrong: there is a gap before {_short(name)}")
+            raise BadFile(f"its header is wrong: there is a gap before {short(name)}")
         at += stored.size
     if at > data_size:
         raise BadFile(f"it is cut off: {at - data_size} of its {at} bytes of numbers are missing")
@@ -206,7 +206,7 @@ def _check_places(places: Mapping[str, tuple[Stored, int]], data_size: int) -> N
         raise BadFile(f"it is damaged: {data_size - at} bytes at its end belong to nothing")
 
 
-def _short(name: object) -> str:
+def short(name: object) -> str:
     """A name for a sentence: printable, and not long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:60])
     return f"“{text}”"

@@ -89,7 +89,7 @@ STRANGERS: tuple[tuple[str, str], ...] = (
     (r"(^emb_params$|^string_to_param|^clip_[lg]$)", "a textual inversion embedding"),
     (r"encoder\.block\.0\.layer\.0\.SelfAttention\.", "a T5 text encoder"),
     (r"(text_model\.encoder\.layers\.0\.|resblocks\.0\.attn\.)", "a CLIP text encoder"),
-    (r"model\.layers\.0\.self_attn\.", "a language model"),
+    (r"(model\.layers\.0\.self_attn\.|blk\.0\.attn_(q|qkv|norm)\.)", "a language model, or a text encoder"),
     (r"upsampler?\.|body\.0\.rdb1|model\.0\.weight$", "an upscaler"),
 )
 """What is often found beside models, by a pattern in its tensors' names."""

@@ -421,7 +421,7 @@ def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path
     assert code == 0
     assert "file/dreamer-v8: Dreamer v8" in out
     assert "checkpoints/old.ckpt cannot be used: " in out
-    assert "checkpoints/small.gguf cannot be used: GGUF files are not read yet" in out
+    assert "checkpoints/small.gguf cannot be used: it is cut off inside its header" in out
     assert "1 model and 0 LoRAs" in out
     entry = find_models(default_roots())["file/dreamer-v8"]
     assert (entry.model.state, entry.checkpoint) == ("ready", checkpoint)

@@ -339,7 +339,7 @@ def test_what_is_broken_is_listed_with_its_reason(tmp_path: Path) -> None:
     for name, words in {
         "cut.safetensors": "it is cut off: 1 of its",
         "old.ckpt": "pickle",
-        "flux1-dev-Q4.GGUF": "GGUF files are not read yet",
+        "flux1-dev-Q4.GGUF": "another version of the GGUF format",
         "sly.safetensors": "pickle",
         "wan.safetensors": "it is Wan",
         "tiny.safetensors": "a size for which there is no configuration",
@@ -365,13 +365,13 @@ def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """And again only when a file changed."""
     path = write(tmp_path / "model.safetensors", checkpoint_of("sd1"))
     reads: list[Path] = []
-    real = module.read_header
+    real = module.header_of
 
     def counted(path: Path) -> Any:
         reads.append(path)
         return real(path)
 
-    monkeypatch.setattr(module, "read_header", counted)
+    monkeypatch.setattr(module, "header_of", counted)
     for _ in range(3):
         assert ids(folder_entries(roots=[tmp_path])) == ["file/model"]
     assert reads == [path]
