@@ -180,5 +180,6 @@ class Ladder:
         """Begin where the memory that is there had the weights put, before anything failed."""
         memory, storage = self.parts.residency.memory, self.parts.storage
         chosen = memory.precision != "auto" or memory.offload == "group"
-        self._reached = {Rung(Rung.FP8 + storage - Storage.FP8)} if storage != Storage.PLAIN and not chosen else set()
+        rung = Rung.FETCHED if storage == Storage.FETCHED else Rung.FP8
+        self._reached = {rung} if storage != Storage.PLAIN and not chosen else set()
         self._room = self.parts.residency.room() if self._reached else 0
