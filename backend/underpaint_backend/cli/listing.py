@@ -8,6 +8,7 @@ from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from ..models.download import in_gb
+from ..models.folders import Contents
 from ..models.offers import Offer
 
 
@@ -30,6 +31,18 @@ def table(entries: Mapping[str, Entry], misfits: Mapping[str, str]) -> str:
     lines += [f"{model.id} cannot be used: {model.detail}." for model in unusable]
     if any(row[2] == "absent" for row in rows):
         lines += ["", "What is absent is fetched with “underpaint models pull MODEL”."]
+    return "\n".join(lines)
+
+
+def files(contents: Contents) -> str:
+    """The LoRAs in folders, by the names that they are chosen by, and how many files are of no use."""
+    width = max((len(lora.name) for lora in contents.loras), default=0)
+    lines = [f"  {lora.name:{width}}  {lora.what.name}" for lora in contents.loras]
+    if lines:
+        lines.insert(0, "LoRAs, for “underpaint generate --lora NAME”:")
+    if contents.broken:
+        number = count(len(contents.broken), "file")
+        lines.append(f"{number} in added folders cannot be used; “underpaint models add-folder FOLDER” says why.")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from ..models import adding, folders
 from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
-from ..models.hub import Denied, Hub, HubError, Line, NotThere, Settings, settings
+from ..models.hub import Denied, Hub, HubError, Line, NotThere, Settings, Unreachable, settings
 from ..models.layout import read_index, read_object
 from ..models.offers import Offer, Source, check_id, offers
 from ..models.removal import remove
@@ -97,6 +97,9 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     entries = find_models(default_roots())
     print(listing.table(entries, own_daemon.misfits(entry.model for entry in entries.values())))
+    files = listing.files(folders.folder_entries(roots=(*folders.loras_folder(), *folders.folders())))
+    if files:
+        print(f"\n{files}")
     return 0
 
 
@@ -137,6 +140,7 @@ def _fetch(offer: Offer, how: Settings, update: bool = False) -> None:
         print(f"{name} is here already.")
         return
     screen = _Screen()
+    screen.ask(how.endpoint)
     try:
         Download(offer, store, how, update=update).run(screen.show, Event())
     except KeyboardInterrupt:
@@ -165,6 +169,11 @@ class _Screen:
         elif time.monotonic() - self._said >= QUIET_INTERVAL:
             self._said = time.monotonic()
             print(in_words(progress), file=sys.stderr, flush=True)
+
+    def ask(self, endpoint: str) -> None:
+        """Say who is asked, before anything is known: that may take a while where there is no network."""
+        if self._terminal:
+            print(f"Asking {endpoint}…", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line that changes."""
@@ -243,7 +252,10 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
-        raise ValueError(f"{how.endpoint} does not tell what {where} is: {error}, and it is no folder here") from None
+        hint = ". A mirror is named with --endpoint or HF_ENDPOINT" if isinstance(error, Unreachable) else ""
+        raise ValueError(
+            f"there is no folder {where} here, and {how.endpoint} says nothing of it: {error}{hint}"
+        ) from None
     wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)
     size = sum(tree.files[path].size for path in needed(wanted, tree.files))
     named = {"id": arguments.model, "name": where.partition("/")[2]}

@@ -124,7 +124,7 @@ class Download:
         if not missing:
             return self._check_folder()
         if self._settings.offline:
-            raise self._failed("working offline was asked for, and not all of its files are here")
+            raise ModelError("working_offline", model=self.offer.model.id)
         self._cancelled = cancelled
         line = Line()
         hub = Hub(self._settings, cancelled, line)
@@ -294,6 +294,9 @@ class Download:
             raise self._denied(denied) from denied
         except NotThere as absent:
             raise self._failed(self._what_is_missing(absent)) from absent
+        except Unreachable as error:
+            detail = f"{self._settings.endpoint} cannot be reached: {error}"
+            raise ModelError("hub_unreachable", model=self.offer.model.id, detail=detail) from error
         except HubError as error:
             raise self._failed(f"{self._settings.endpoint} did not give it: {error}") from error
         except OSError as error:

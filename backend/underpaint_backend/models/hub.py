@@ -385,6 +385,8 @@ def _in_words(error: Exception) -> str:
         return "nothing came for a while"
     if isinstance(error, http.client.IncompleteRead):
         return "the connection was cut"
+    if isinstance(error, socket.gaierror):
+        return "nobody here knows that address"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

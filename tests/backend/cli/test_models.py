@@ -27,7 +27,7 @@ from underpaint_backend.models.offers import offers
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.hub import Repository, StandIn, stand_in
-from tests.backend.models.test_folders import write
+from tests.backend.models.test_folders import lora, write
 from tests.backend.models.test_recognise import checkpoint_of
 from tests.backend.models.things import REPOSITORY, TABLE, UNET, WANTED, brush, model_index, weights
 
@@ -280,11 +280,20 @@ def test_the_token_of_other_tools_is_used(say: Say, hub: StandIn, home: Path) ->
 
 def test_offline_is_obeyed(say: Say, hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """By word and by environment, and not a request is made."""
-    assert "offline" in say("pull", "sd15", "--offline")[2]
+    err = say("pull", "sd15", "--offline")[2]
+    assert ("offline" in err, "HF_HUB_OFFLINE" in err) == (True, True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert say("pull", "sd15")[0] == 1
     assert say("add", "brush", REPOSITORY)[0] == 2
     assert hub.asked == []
+
+
+def test_without_a_network_a_mirror_is_told_of(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that there is no folder of this name, in case one was meant."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    code, _, err = say("add", "x", "artist/brush")
+    assert (code, "there is no folder artist/brush here, and http://127.0.0.1:9 says nothing of it" in err) == (2, True)
+    assert "--endpoint or HF_ENDPOINT" in err
 
 
 def test_a_mirror_is_used(say: Say, hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +440,20 @@ def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path
     assert say("remove-folder", str(home / "ComfyUI"))[0] == 0
     assert "file/dreamer-v8" not in find_models(default_roots())
     assert checkpoint.exists()
+
+
+def test_the_list_has_the_names_of_loras(say: Say, home: Path) -> None:
+    """With the family that each was made for, and a word about files that are of no use."""
+    assert "LoRA" not in say()[1]
+    write(home / "files" / "ink.safetensors", lora("sd1"))
+    write(home / "home" / "loras" / "of my own.safetensors", lora("sdxl"))
+    write(home / "files" / "odd.safetensors", {"strange.lora_A.weight": (1, 1)})
+    out = say("add-folder", str(home / "files"))[1]
+    assert "odd.safetensors cannot be used: it is a LoRA for a model of an unknown family" in out
+    assert "0 models and 1 LoRA in it can be used" in out
+    out = say()[1]
+    assert "\n  ink        Stable Diffusion 1.5\n  of my own  SDXL\n" in out
+    assert "1 file in added folders cannot be used" in out
 
 
 def test_a_folder_that_is_not_there_is_said(say: Say, home: Path) -> None:

@@ -220,16 +220,26 @@ def test_nobody_waits_for_an_hour(hub: StandIn, tmp_path: Path) -> None:
 
 
 def test_no_hub_at_all(tmp_path: Path, hub: StandIn) -> None:
-    """If nobody listens there, that is said."""
+    """If nobody listens there, that is said, with what there is for machines without a network."""
     error = refused(download(hub, tmp_path, endpoint="http://127.0.0.1:9"))
-    assert error.info.code == "download_failed"
-    assert "refused" in error.info.message
+    assert error.info.code == "hub_unreachable"
+    assert "http://127.0.0.1:9 cannot be reached: Connection refused" in error.info.message
+    for way in ("HF_ENDPOINT", "HTTPS_PROXY", "docs/models.md"):
+        assert way in error.info.hint
+
+
+def test_a_name_that_nobody_knows(tmp_path: Path, hub: StandIn) -> None:
+    """Without a network no name is, and the resolver's own words say nothing to an artist."""
+    error = refused(download(hub, tmp_path, endpoint="https://nowhere.invalid"))
+    assert error.info.code == "hub_unreachable"
+    assert "https://nowhere.invalid cannot be reached: nobody here knows that address" in error.info.message
 
 
 def test_offline_asks_nobody(hub: StandIn, tmp_path: Path) -> None:
     """What is not here is not fetched, and what is here is used."""
     error = refused(download(hub, tmp_path, offline=True))
-    assert "offline" in error.info.message
+    assert error.info.code == "working_offline"
+    assert "HF_HUB_OFFLINE" in error.info.hint
     assert hub.asked == []
     pull(download(hub, tmp_path))
     pull(download(hub, tmp_path, offline=True))
