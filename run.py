@@ -21,6 +21,10 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "installed.sha256"
+EXTRAS = VENV / "extras"
+QUANTISERS = ("bitsandbytes", "gguf", "torchao")
+"""Extras that only their own tests see, in a folder of their own: all else is tested as it is without them, and
+libraries that find them import them all, which takes seconds."""
 VENDORED = ROOT / "plugin_krita" / "underpaint_krita" / "_vendor"
 MODELS = ("primer-inpaint",)
 KRITAS_PYTHON = (
@@ -75,6 +79,17 @@ def set_up() -> None:
     python("plugin_krita/vendor.py")
 
 
+def set_up_extras() -> None:
+    """Put the extras for quantised weights beside the packages, if that was not done for these versions."""
+    pins = [_pinned(package) for package in QUANTISERS]
+    stamp = EXTRAS / "installed"
+    if stamp.is_file() and stamp.read_text().split() == pins:
+        return
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--upgrade"]
+    python(*install, "--target", str(EXTRAS), *pins)
+    stamp.write_text("\n".join(pins))
+
+
 def _fingerprint() -> str:
     """What the installed packages depend on: the files that list them, and where this checkout lies."""
     parts = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
@@ -113,6 +128,7 @@ def demo(rest: Sequence[str]) -> int:
 
 def test(rest: Sequence[str]) -> int:
     """All tests; further words go to pytest. Several processes share them, file by file: most wait for a daemon."""
+    set_up_extras()
     return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadfile", *rest)
 
 
