@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Underpaint's folder of a user who has nothing yet."""
     monkeypatch.setenv("UNDERPAINT_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    """The network thread with a mailbox: a `Client` of `wire.py`."""
+    from tests.plugin_krita.wire import PATIENCE, Client
+
+    client = Client()
+    yield client
+    client.network.close(PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -30,13 +30,6 @@ LIFE = 1000
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    yield client
-    client.network.close(PATIENCE)
-
-
-@pytest.fixture
 def proxy(daemon: Launched) -> Iterator[Proxy]:
     """In front of the daemon of all tests."""
     proxy = Proxy(daemon.url)

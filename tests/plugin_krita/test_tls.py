@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from underpaint_krita.events import Disconnected, Reconnecting
 from tests.certificates import Pair, self_signed
 
 from .wire import PATIENCE, Client, Peer, Proxy, large_job, serving
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    yield client
-    client.network.close(PATIENCE)
 
 
 @pytest.fixture
