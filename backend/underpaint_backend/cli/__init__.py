@@ -11,39 +11,72 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from underpaint_protocol import __version__
+
 COMMANDS = {
     "serve": "answer Krita and other clients",
     "token": "let others use this daemon, each with a token and an allowance of their own",
     "generate": "paint one picture from the command line",
     "krita": "open Krita with a daemon running",
-    "models": "list the models on this machine",
+    "models": "list, fetch, add and remove what can be painted with",
     "doctor": "say what works on this machine and what does not",
 }
+
+
+EXAMPLES = """\
+examples:
+  underpaint serve                                        let Krita paint here
+  underpaint generate "a red heart" --output heart.png    paint without Krita
+  underpaint models                                       what there is to paint with
+  underpaint models pull flux2-klein:4b                   fetch a model for real pictures
+  underpaint doctor                                       when something does not work
+
+“underpaint COMMAND --help” says more about each."""
 
 
 class CommandError(Exception):
     """Something that the caller can mend; its text is all that is shown."""
 
 
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C; the text says what became of the work."""
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 2 for bad input, or 1 if the work failed."""
+    """Run one command; the exit code is 0, 2 for bad input, 1 if the work failed, or 130 if it was interrupted."""
     words = list(sys.argv[1:] if words is None else words)
-    parser = argparse.ArgumentParser(prog="underpaint", description="AI painting for Krita, as painters work.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=summary)
-        if name in words[:1]:
-            importlib.import_module(f"{__name__}.{name}").add_arguments(subparser)
-    arguments = parser.parse_args(words)
     try:
-        code: int = importlib.import_module(f"{__name__}.{arguments.command}").run(arguments)
+        return _run(words)
     except CommandError as error:
         print(f"underpaint: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a folder of Underpaint's that cannot be made or written, or a full disk
         print(f"underpaint: {error.filename or 'its files'} cannot be used: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Interrupted as interrupted:
+        print(f"\nunderpaint: {interrupted}", file=sys.stderr)
+        return 130
     except (KeyboardInterrupt, EOFError):
         print(file=sys.stderr)
         return 130
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="underpaint",
+        description="AI painting for Krita, as painters work.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"underpaint {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        if name in words[:1]:
+            importlib.import_module(f"{__name__}.{name}").add_arguments(subparser)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    code: int = importlib.import_module(f"{__name__}.{arguments.command}").run(arguments)
     return code

@@ -14,13 +14,14 @@ from pathlib import Path
 from PIL import Image
 from underpaint_protocol.client import Event, Picture
 from underpaint_protocol.exceptions import InvalidField
+from underpaint_protocol.fields import MODEL_ID
 from underpaint_protocol.geometry import Box
 from underpaint_protocol.messages import Adapter, Done, Progress, Request
 
 from ..client import Refused, connect
 from ..models.schedulers import is_hybrid
 from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
-from . import CommandError, reach
+from . import CommandError, Interrupted, reach
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     except Refused as refused:
         print(f"underpaint: {refused}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # `generate` of the client has told the daemon, on its way out
+        raise Interrupted("the picture was cancelled, and nothing was written") from None
     try:
         lay_over(canvas, picture, order.box).save(arguments.output)
     except (OSError, ValueError) as error:
@@ -94,6 +97,8 @@ def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
 
 
 def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
+    if not re.fullmatch(MODEL_ID, arguments.model):
+        raise CommandError(f"there is no model called {arguments.model}; “underpaint models” lists them")
     if arguments.steps is not None and arguments.scheduler is not None and is_hybrid(arguments.scheduler):
         raise CommandError(f"{arguments.scheduler} says how many steps it makes, so leave --steps away")
     width, height = _size(arguments.size)

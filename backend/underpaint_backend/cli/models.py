@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 import sys
 import time
@@ -422,15 +423,15 @@ def _offers() -> dict[str, Offer]:
 
 def _offer(name: str) -> Offer:
     offer = _offers().get(name)
-    if offer is not None:
-        return offer
-    if name in find_models(default_roots()):
-        raise CommandError(f"{name} lies in a folder of models, and comes from nowhere else")
-    raise CommandError(f"there is no model called {name}; “underpaint models” lists them")
+    if offer is None:
+        raise CommandError(f"{_entry(name).model.id} lies in a folder of models, and comes from nowhere else")
+    return offer
 
 
 def _entry(name: str) -> Entry:
-    entry = find_models(default_roots()).get(name)
-    if entry is None:
-        raise CommandError(f"there is no model called {name}; “underpaint models” lists them")
-    return entry
+    entries = find_models(default_roots())
+    if name not in entries:
+        close = difflib.get_close_matches(name.lower(), entries, 1)
+        hint = f"did you mean {close[0]}?" if close else "“underpaint models” lists them"
+        raise CommandError(f"there is no model called {name}; {hint}")
+    return entries[name]

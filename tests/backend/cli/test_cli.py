@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from underpaint_backend.cli import COMMANDS
 from underpaint_backend.cli.krita import krita_environment
 from underpaint_backend.launch import Launched, launch, launched
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.pictures import open_picture
+from underpaint_protocol import __version__
 
 from tests.backend.cli.test_token import added
+from tests.backend.models.things import TABLE
 from tests.certificates import self_signed
 
 
@@ -44,6 +51,7 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
         (["--steps", "10000"], "steps must be from 1 to 1000"),
         (["--steps", "20", "--scheduler", "ddim:30+ddpm:20"], "leave --steps away"),
+        (["--model", "My Model"], "there is no model called My Model; “underpaint models” lists them"),
         (["--output", "nowhere/out.png"], "in a folder that exists"),
         (["--output", "out.gif"], "--output must be a PNG"),
         ([], "the daemon never ran for this user"),
@@ -55,6 +63,50 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str
     assert run.returncode == 2
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    """As every program's is."""
+    run = underpaint(tmp_path, "--version")
+    assert (run.returncode, run.stdout) == (0, f"underpaint {__version__}\n")
+
+
+def test_the_command_alone_says_what_it_can_do(tmp_path: Path) -> None:
+    """Every command, and examples that can be typed as they are; it is no complaint, and no success."""
+    run = underpaint(tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    for command in COMMANDS:
+        assert f"\n    {command} " in run.stderr
+    assert "underpaint models pull flux2-klein:4b" in run.stderr
+    assert "error" not in run.stderr
+
+
+def test_ctrl_c_cancels_the_picture(tmp_path: Path, own_daemon: Launched) -> None:
+    """It is said, nothing is written, and the daemon does not go on with it."""
+    words = ["generate", "a cat", "--steps", "1000", "--output", str(tmp_path / "out.png")]
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as if this run were not in the background
+    process = subprocess.Popen(
+        [sys.executable, "-m", "underpaint_backend", *words],
+        env={"UNDERPAINT_HOME": str(own_daemon.home), "PATH": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, ignored)
+    until(lambda: "hello from 'underpaint generate'" in own_daemon.log.read_text())
+    time.sleep(0.5)  # in which the job is accepted
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "\nunderpaint: the picture was cancelled, and nothing was written\n")
+    assert not (tmp_path / "out.png").exists()
+    until(lambda: ": cancelled after" in own_daemon.log.read_text())
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_bad_address_is_said_in_one_line(tmp_path: Path, daemon: Launched) -> None:
@@ -223,13 +275,18 @@ def test_a_data_folder_that_cannot_be_made_is_said_in_one_line(words: list[str])
     assert "/proc/nope" in run.stderr.splitlines()[-1]
 
 
-def test_no_answer_to_a_question_is_no() -> None:
+def test_no_answer_to_a_question_is_no(tmp_path: Path) -> None:
     """Ctrl-D, or no terminal at all."""
+    table = {**TABLE, "id": "brush"}
+    (tmp_path / "models.toml").write_text(
+        "[[model]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    )
     run = subprocess.run(
-        [sys.executable, "-m", "underpaint_backend", "models", "remove", "sd15"],
+        [sys.executable, "-m", "underpaint_backend", "models", "remove", "brush"],
+        env={"UNDERPAINT_HOME": str(tmp_path), "HF_HOME": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
     )
-    assert run.returncode != 0
-    assert "Traceback" not in run.stderr
+    assert (run.returncode, run.stderr) == (2, "underpaint: nobody is there to be asked; say --yes\n")
+    assert (tmp_path / "models.toml").read_text().count("brush")
