@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +20,23 @@ settings.register_profile("underpaint", deadline=None, suppress_health_check=[He
 settings.load_profile("underpaint")
 
 
+@contextlib.contextmanager
+def hurried(home: Path) -> Iterator[Launched]:
+    """A daemon that does not wait for jobs that tests left behind: the second of two signals says so."""
+    with launched(home, "--threads", "1") as running:
+        yield running
+        running.process.send_signal(signal.SIGINT)
+
+
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """One daemon with the built-in model for all tests that do not harm it."""
-    with launched(tmp_path_factory.mktemp("daemon"), "--threads", "1") as running:
+    with hurried(tmp_path_factory.mktemp("daemon")) as running:
         yield running
 
 
 @pytest.fixture
 def own_daemon(tmp_path: Path) -> Iterator[Launched]:
     """A daemon for one test, which may kill it."""
-    with launched(tmp_path / "home", "--threads", "1") as running:
+    with hurried(tmp_path / "home") as running:
         yield running
