@@ -6,16 +6,7 @@ from underpaint_protocol.client import ClientSession, Event
 from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
-from underpaint_protocol.messages import (
-    Accepted,
-    Missing,
-    Preview,
-    Request,
-    Tile,
-    Welcome,
-    Worker,
-    vocabulary,
-)
+from underpaint_protocol.messages import Accepted, Missing, Preview, Request, Tile, Welcome, Worker, vocabulary
 
 from tests.protocol.reference import LIMITS, MODEL
 

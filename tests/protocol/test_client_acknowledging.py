@@ -6,27 +6,9 @@ import pytest
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import OutOfOrder
 from underpaint_protocol.ledger import REMEMBERED
-from underpaint_protocol.messages import (
-    Accepted,
-    Acknowledge,
-    Done,
-    Error,
-    Result,
-    Resumed,
-    Submit,
-)
+from underpaint_protocol.messages import Accepted, Acknowledge, Done, Error, Result, Resumed, Submit
 
-from tests.protocol.client_sessions import (
-    FIRST,
-    IMAGE,
-    REQUEST,
-    TILE,
-    greeted,
-    receive,
-    reconnected,
-    said,
-    submitted,
-)
+from tests.protocol.client_sessions import FIRST, IMAGE, REQUEST, TILE, greeted, receive, reconnected, said, submitted
 
 
 def test_an_end_is_acknowledged_by_the_program() -> None:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 from underpaint_protocol.exceptions import MalformedMessage, ProtocolError
-from underpaint_protocol.messages import (
-    Status,
-    Submit,
-    Worker,
-)
+from underpaint_protocol.messages import Status, Submit, Worker
 
-from tests.protocol.client_sessions import (
-    REQUEST,
-    greeted,
-    receive,
-)
+from tests.protocol.client_sessions import REQUEST, greeted, receive
 
 
 def test_a_message_of_a_later_version_is_passed_over() -> None:

@@ -8,17 +8,7 @@ from underpaint_protocol.encodings import ENCODINGS, encode
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import OutOfOrder, TileError
 from underpaint_protocol.images import image_of
-from underpaint_protocol.messages import (
-    MAX_TILES,
-    Done,
-    Error,
-    Have,
-    Missing,
-    Request,
-    Resumed,
-    Submit,
-    Tile,
-)
+from underpaint_protocol.messages import MAX_TILES, Done, Error, Have, Missing, Request, Resumed, Submit, Tile
 
 from tests.protocol.client_sessions import (
     FIRST,
