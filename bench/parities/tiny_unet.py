@@ -71,7 +71,7 @@ def build_tiny_xl(folder: Path, channels: int, **scheduler: Any) -> Entry:
         text_encoder_2=CLIPTextModelWithProjection(clip_text(WIDTH // 2, hidden_act="gelu", projection_dim=WIDTH)),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(pad="!"),
-        unet=_unet_xl(channels),
+        unet=unet_xl(channels),
         scheduler=diffusion_scheduler(timestep_spacing="leading", **scheduler),
     )
     pipeline.save_pretrained(folder)
@@ -157,7 +157,8 @@ def unet(channels: int, **changes: Any) -> UNet2DConditionModel:
     )
 
 
-def _unet_xl(channels: int) -> UNet2DConditionModel:
+def unet_xl(channels: int) -> UNet2DConditionModel:
+    """The UNet of an SDXL."""
     return unet(
         channels,
         block_out_channels=(16, 32, 32),

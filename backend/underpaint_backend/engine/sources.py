@@ -14,6 +14,7 @@ from torch import nn
 
 from ..models.extras import quantiser_of
 from ..models.headers import PICKLES, BadFile, read_header
+from ..models.selection import one_variant
 from .exceptions import BadFiles
 
 
@@ -148,7 +149,11 @@ class FolderSource(Source):
 
     def _weights(self, name: str) -> list[Path]:
         place = self._place(name)
-        return [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+        if place.is_file():
+            return [place]
+        names = sorted(path.name for path in place.glob("*.safetensors"))
+        # Whole repositories hold the same weights in several precisions, of which the catalog fetches those in half.
+        return [place / name for name in one_variant(names, "fp16") or names]
 
     def _place(self, name: str) -> Path:
         return self._elsewhere.get(name, self.folder / name)

@@ -27,7 +27,13 @@ PAINTING = ["text_to_image", "image_to_image", "inpaint"]
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "stable_diffusion": {**DIFFUSION, "native_area": 512 * 512, "default_guidance": 7.5, "tasks": PAINTING},
-    "stable_diffusion_xl": {**DIFFUSION, "native_area": 1 << 20, "default_guidance": 5.0, "tasks": PAINTING},
+    "stable_diffusion_xl": {
+        **DIFFUSION,
+        "default_steps": 30,
+        "native_area": 1 << 20,
+        "default_guidance": 5.0,
+        "tasks": PAINTING,
+    },
     "flux1": {**FLOW, "default_guidance": 3.5, "tasks": PAINTING},
     "flux2": {**FLOW, "default_guidance": 4.0, "tasks": [*PAINTING, "edit"], "max_references": 4},
     "classic": {**FLOW, "default_guidance": 4.0, "schedulers": [OWN], "default_scheduler": OWN},
@@ -35,15 +41,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """What suits the models of a family, where nobody says otherwise."""
 
 PIPELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    (r"StableDiffusionXL(Img2Img|Inpaint)?Pipeline", "stable_diffusion_xl", {}),
+    (r"StableDiffusionXLInpaintPipeline", "stable_diffusion_xl", {"default_guidance": 7.5}),
+    (r"StableDiffusionXL(Img2Img)?Pipeline", "stable_diffusion_xl", {}),
     (r"StableDiffusion(Img2Img|Inpaint)?Pipeline", "stable_diffusion", {}),
-    (r"Flux2Klein(Inpaint)?Pipeline", "flux2", {}),
+    (r"Flux2Klein(Inpaint)?Pipeline", "flux2", {"default_steps": 50}),
     (r"Flux2Pipeline", "flux2", {"max_references": 6}),
     (r"FluxFillPipeline", "flux1", {"tasks": ["inpaint"], "default_steps": 50, "default_guidance": 30.0}),
     (
         r"FluxKontext(Inpaint)?Pipeline",
         "flux1",
-        {"tasks": ["edit", "text_to_image", "inpaint"], "default_guidance": 2.5, "max_references": 1},
+        {
+            "tasks": ["edit", "text_to_image", "inpaint"],
+            "default_steps": 30,
+            "default_guidance": 2.5,
+            "max_references": 1,
+        },
     ),
     (r"Flux(Img2Img|Inpaint)?Pipeline", "flux1", {}),
 )

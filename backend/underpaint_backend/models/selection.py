@@ -53,10 +53,11 @@ def _weights(paths: list[str], source: Source) -> list[str]:
     for path in paths:
         if path not in literal:
             folders.setdefault(str(PurePosixPath(path).parent), []).append(path)
-    return literal + [path for files in folders.values() for path in _variant(files, source.variant)]
+    return literal + [path for files in folders.values() for path in one_variant(files, source.variant)]
 
 
-def _variant(paths: list[str], variant: str) -> list[str]:
+def one_variant(paths: list[str], variant: str) -> list[str]:
+    """Of weights in one folder those of `variant`, if there are none the plain ones, and else those in half precision."""
     by_variant: Mapping[str, list[str]] = {
         wanted: [path for path in paths if _variant_of(path) == wanted] for wanted in {variant, "", "fp16"}
     }
