@@ -30,6 +30,8 @@ MAX_NAME = 1 << 10
 """Bytes of the name of a tensor or a note. ggml itself allows 63 for a tensor's."""
 MAX_NOTED = 1 << 12
 """Bytes of a text that is kept."""
+MAX_TEXTS = 1 << 16
+"""Texts in lists. Language models have their vocabulary there; those of pictures have none."""
 SMALLEST_NOTE, SMALLEST_TENSOR = 13, 24
 """Bytes that each takes at least, so that counts can be checked before they are counted to."""
 ALIGNMENT = 32
@@ -228,7 +230,10 @@ def _value(cursor: _Cursor, kind: int, name: str) -> Any:
         raise BadFile(f"its header is damaged: {short(name)} is of the unknown type {kind}")
     inner = cursor.number("I")
     if inner == _TEXT:
-        for _ in range(cursor.count(8, "texts in a list")):
+        count = cursor.count(8, "texts in a list")
+        if count > MAX_TEXTS:
+            raise BadFile(f"it has a list of {count} texts, as language models and text encoders have")
+        for _ in range(count):
             cursor.skip(cursor.number("Q"))
         return None
     if inner not in _SCALARS:

@@ -13,12 +13,12 @@ from underpaint_backend.models.gguf import TYPES
 NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
 
 
-def U32(value: int) -> bytes:  # noqa: N802: the format calls it so
+def U32(value: int) -> bytes:
     """A number in 4 bytes."""
     return struct.pack("<I", value)
 
 
-def U64(value: int) -> bytes:  # noqa: N802
+def U64(value: int) -> bytes:
     """A number in 8 bytes."""
     return struct.pack("<Q", value)
 

@@ -101,6 +101,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "a huge text": (written.made([ONE], [text("k") + U32(8) + U64(1 << 50)]), "cut off"),
     "a huge list": (written.made([ONE], [text("k") + U32(9) + U32(4) + U64(1 << 50)]), "numbers in a list"),
     "a huge list of texts": (written.made([ONE], [text("k") + U32(9) + U32(8) + U64(1 << 50)]), "texts in a list"),
+    "a vocabulary": (written.made([ONE], [text("k") + U32(9) + U32(8) + U64(1 << 17)]), "as language models"),
     "lists in a list": (written.made([ONE], [text("k") + U32(9) + U32(9) + U64(1)]), "unknown type 9"),
     "an unknown note": (written.made([ONE], [text("k") + U32(77)]), "unknown type 77"),
     "a name that is no text": (written.made([Line(b"\xff\xfe", (2, 32), "Q8_0")]), "no text"),
@@ -142,8 +143,11 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, content: bytes, words: st
 
 
 def test_no_more_than_the_bound_is_read(tmp_path: Path) -> None:
-    """A file of 4 GB that claims a text of 2 GB, and one whose notes do not end, cost next to no memory."""
-    claims = [text("k") + U32(8) + U64(2 << 30), text("k") + U32(9) + U32(8) + U64(2 << 20) + U64(1 << 20) * 64]
+    """A file of 4 GB that claims a text of 2 GB, and ones whose lists do not end, cost next to no memory."""
+    claims = [
+        text("k") + U32(8) + U64(2 << 30),
+        text("k") + U32(9) + U32(8) + U64(1 << 16) + U64(1 << 20) * 64,
+    ]
     for claim in claims:
         path = tmp_path / "large.gguf"
         path.write_bytes(b"GGUF" + U32(3) + U64(0) + U64(1) + claim)
