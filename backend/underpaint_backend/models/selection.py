@@ -57,7 +57,7 @@ def _weights(paths: list[str], source: Source) -> list[str]:
 
 
 def one_variant(paths: list[str], variant: str) -> list[str]:
-    """Of weights in one folder those of `variant`, if there are none the plain ones, and else those in half precision."""
+    """Of weights in one folder those of `variant`, if there are none the plain ones, else those in half precision."""
     by_variant: Mapping[str, list[str]] = {
         wanted: [path for path in paths if _variant_of(path) == wanted] for wanted in {variant, "", "fp16"}
     }
