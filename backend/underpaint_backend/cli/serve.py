@@ -26,6 +26,9 @@ from . import CommandError, place
 
 log = logging.getLogger(__name__)
 
+ALWAYS_THERE = ("auto", "cpu")
+"""Devices that need not be tried out."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serve`."""
@@ -118,13 +121,26 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
     _refuse_a_second_one()
     memory = (arguments.memory_gib, arguments.precision, arguments.offload)
     host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models, *memory))
+    await _try_out(host, arguments.device)
     try:
         await serve_until_signal(Daemon(host, options), listening)
     except OSError as error:
+        await host.close()
         where = arguments.listen
         if error.errno == errno.EADDRINUSE:
             raise CommandError(f"cannot listen on {where}: something does already. Use it, or choose --port") from None
         raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from None
+
+
+async def _try_out(host: LocalHost, device: str) -> None:
+    """Raises `CommandError` if there is no such device: nothing could ever be painted.
+
+    There is always a CPU, and a best device, so for these nobody has to wait until the worker has started.
+    """
+    problem = "" if device in ALWAYS_THERE else await host.try_out()
+    if problem:
+        await host.close()
+        raise CommandError(f"{problem}. Choose with --device, or leave it away for the best there is")
 
 
 def _refuse_a_second_one() -> None:

@@ -144,8 +144,19 @@ def _named(wanted: str) -> torch.device:
             device = torch.device(device.type, device.index or 0)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"there is no device {wanted!r}: {str(error).splitlines()[0]}") from None
+        # What torch says of a word that is no device at all is a list of all that anybody ever made.
+        said = "" if str(error).startswith("Expected one of") else f" ({str(error).splitlines()[0].rstrip('.')})"
+        there = ", ".join(_names())
+        raise ValueError(f"there is no device “{wanted}” here{said}. There is: {there}") from None
     return device
+
+
+def _names() -> Iterator[str]:
+    """What devices are called that are here."""
+    yield "cpu"
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is not None:
+        yield from (f"{found.type}:{number}" for number in range(torch.accelerator.device_count()))
 
 
 def _product(device: torch.device) -> str:

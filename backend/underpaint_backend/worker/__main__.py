@@ -13,7 +13,7 @@ from typing import BinaryIO, NoReturn
 
 from ..models.catalog import default_roots
 from .inbox import Inbox
-from .interface import OFFLOADS, PRECISIONS, Ready
+from .interface import OFFLOADS, PRECISIONS, Ready, Unusable
 from .outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,11 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    device = open_device(options.device)
+    try:
+        device = open_device(options.device)
+    except ValueError as error:
+        outbox.send(Unusable(str(error)[:500]))
+        _leave(1)
     inbox.memory = device.memory
     limit = None if options.memory_gib is None else int(options.memory_gib * (1 << 30))
     memory = MemoryChoice(limit, precision=options.precision, offload=options.offload)

@@ -2,7 +2,8 @@
 
 Each message travels as its length in four bytes, big endian, and its bytes. A worker gets the raw `Tile`s of a job, its
 `Submit`, and perhaps its `Cancel`; it sends `Progress` and `Preview`, the `Tile`s of each `Result` before it, and one
-of `Done`, `Failed`, `Cancelled` for each job. The server numbers what is state. This module never imports torch.
+of `Done`, `Failed`, `Cancelled` for each job; but first `Ready`, or `Unusable`. The server numbers what is state. This
+module never imports torch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ class Ready(Record):
     """Worker: libraries are imported and the device is open. `device` is what it runs on, in words."""
 
     device: str = text(200)
+
+
+@vocabulary.message("unusable")
+@dataclass(frozen=True)
+class Unusable(Record):
+    """Worker: the device that was asked for cannot be opened, for this reason. It ends now, and another would, too."""
+
+    detail: str = text(500)
 
 
 @vocabulary.message("memory_query")

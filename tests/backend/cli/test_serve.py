@@ -31,6 +31,12 @@ def pair(tmp_path: Path) -> Pair:
 
 def refused(home: Path, *words: str | Path) -> str:
     """The one line with which `underpaint serve` ends."""
+    (line,) = ended(home, *words)
+    return line
+
+
+def ended(home: Path, *words: str | Path) -> list[str]:
+    """All that `underpaint serve` said before it ended for bad input."""
     run = subprocess.run(
         [sys.executable, "-m", "underpaint_backend", "serve", "--port", "0", *map(str, words)],
         env={"UNDERPAINT_HOME": str(home), "PATH": ""},
@@ -39,8 +45,7 @@ def refused(home: Path, *words: str | Path) -> str:
         timeout=60,
     )
     assert run.returncode == 2
-    (line,) = run.stderr.splitlines()
-    return line
+    return run.stderr.splitlines()
 
 
 async def status(url: str, token: str, host: str = "", trusted: Path | None = None) -> int:
@@ -62,6 +67,24 @@ async def status(url: str, token: str, host: str = "", trusted: Path | None = No
             return 101
     except InvalidStatus as refusal:
         return refusal.response.status_code
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:99"])
+def test_a_device_that_is_not_there_is_said_at_once(tmp_path: Path, device: str) -> None:
+    """With those that are there; the daemon ends instead of waiting for jobs that it could never paint."""
+    said = ended(tmp_path, "--device", device)
+    assert f"underpaint: there is no device “{device}” here" in said[-1]
+    assert "There is: cpu" in said[-1]
+    assert "Traceback" not in "".join(said)
+    assert not (tmp_path / "launch.json").exists()
+
+
+def test_a_device_that_is_there_is_used(tmp_path: Path) -> None:
+    """Also where it had to be tried out first; and the worker of that trial is the one that paints."""
+    with launched(tmp_path / "home", "--device", "cpu:0", "--threads", "1") as daemon:
+        log = daemon.log.read_text()
+    assert log.count("the worker starts as process") == 1
+    assert "ready on cpu" in log
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.1.2.3", "box.example"])

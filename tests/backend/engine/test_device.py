@@ -23,6 +23,7 @@ def test_the_cpu_calculates_in_single_precision() -> None:
 
 @pytest.mark.parametrize("name", ["cuda:99", "toaster", "meta:x", ""])
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
-    """A device that cannot hold a tensor is none."""
-    with pytest.raises(ValueError, match="there is no device"):
+    """A device that cannot hold a tensor is none, and those that there are are named."""
+    with pytest.raises(ValueError, match=f"there is no device “{name}” here.*[.] There is: cpu") as refusal:
         open_device(name)
+    assert len(str(refusal.value)) < 200

@@ -46,6 +46,20 @@ async def test_a_worker_that_never_starts_is_given_up(monkeypatch: pytest.Monkey
     assert [worker.state for worker in states] == ["restarting"] * (MAX_FAILED_STARTS - 1) + ["failed"]
 
 
+async def test_a_device_that_is_not_there_is_said_at_once() -> None:
+    """No second worker tries what cannot succeed; jobs fail with what there is."""
+    host = LocalHost(LocalOptions(device="toaster"))
+    assert (await host.try_out()).startswith("there is no device “toaster” here. There is: cpu")
+    states: list[Worker] = []
+    await host.start(states.append)
+    (end,) = [message async for message in host.run(JOB, one_by_one([]))]
+    await host.close()
+    assert isinstance(end, Failed)
+    assert end.error.code == "worker_unavailable"
+    assert "There is: cpu" in end.error.message
+    assert [worker.state for worker in states] == ["failed"]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the shared host looks for models, too."""

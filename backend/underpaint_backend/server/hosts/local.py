@@ -31,7 +31,7 @@ from ...models.fitness import fitted
 from ...models.hub import settings
 from ...models.offers import Offer, offers
 from ...models.store import Store, cache_folder
-from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, frame, vocabulary
+from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, Unusable, frame, vocabulary
 from ..pulls import FetchFailed, Progress
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,9 @@ class LocalHost:
         self._once = _Once()
         self._command = _command(options, self._roots)
         self._worker = Worker("starting")
+        self._unusable = ""
+        """Why the last worker could not open its device."""
+        self._worked = False
         self._on_change: Callable[[Worker], None] = lambda worker: None
         self._changed = asyncio.Event()
         self._process: Process | None = None
@@ -131,8 +134,19 @@ class LocalHost:
     def worker(self) -> Worker:
         return self._worker
 
+    async def try_out(self) -> str:
+        """Start the worker before anybody listens; "" once it can paint, or why it never will."""
+        await self.start(lambda worker: None)
+        while self._worker.state not in ("ready", "failed"):
+            self._changed.clear()
+            await self._changed.wait()
+        return self._worker.detail if self._worker.state == "failed" else ""
+
     async def start(self, on_change: Callable[[Worker], None]) -> None:
         self._on_change = on_change
+        if self._supervisor is not None:  # it was tried out
+            on_change(self._worker)
+            return
         logging.getLogger(find_models.__module__).addFilter(self._once)
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -199,8 +213,12 @@ class LocalHost:
     async def _supervise(self) -> None:
         failed_starts = 0
         while failed_starts < MAX_FAILED_STARTS:
+            self._unusable = ""
             reason = await self._one_worker()
             failed_starts = 0 if self._worker.state == "ready" else failed_starts + 1
+            if self._unusable:
+                reason = self._unusable
+                failed_starts = failed_starts if self._worked else MAX_FAILED_STARTS
             log.error("the worker ended: %s", reason)
             state = "restarting" if failed_starts < MAX_FAILED_STARTS else "failed"
             self._change(Worker(state, detail=reason))
@@ -236,7 +254,10 @@ class LocalHost:
 
     def _take(self, process: Process, message: Record) -> None:
         if isinstance(message, Ready):
+            self._worked = True
             self._change(Worker("ready", device=message.device))
+        elif isinstance(message, Unusable):
+            self._unusable = message.detail
         elif isinstance(message, Memory):
             if self._memory is not None and not self._memory.done():
                 self._memory.set_result(message)
