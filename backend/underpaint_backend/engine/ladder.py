@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from .device import bytes_wanted, is_out_of_memory, leave_onednn, return_to_onednn
+from .device import bytes_wanted, is_out_of_memory, use_onednn, uses_onednn
 from .exceptions import OutOfMemory
 from .parts import Parts
 from .precision import Storage, words_for
@@ -75,6 +75,7 @@ class Ladder:
         self.splits_guidance = False
         self.tile: int | None = None
         self._alone = False
+        self._onednn = True
         self._reached: set[Rung] = set()
         self._room = 0
         self._settle()
@@ -96,13 +97,15 @@ class Ladder:
 
     def begin(self) -> None:
         """Before each job: go back up if memory is there again."""
-        if self._reached and self._room and self.parts.residency.room() >= RECOVERY * self._room:
+        if self._room and self.parts.residency.room() >= RECOVERY * self._room:
             log.info("there is memory again")
             self.at_once, self.splits_guidance, self.tile, self._alone, self._room = None, False, None, False, 0
+            self._onednn = True
             self.parts.choose_storage()
             self._settle()
-            return_to_onednn()
         self.parts.residency.alone = self._alone
+        self.parts.device.keep_freed(not self._reached)
+        use_onednn(self._onednn)
 
     def attempt(self, effort: Effort, work: Callable[[], T]) -> T:
         """What `work` returns, once it has memory enough. It is called again after each thing that may help.
@@ -119,12 +122,15 @@ class Ladder:
                     wanted, stuck = bytes_wanted(error), "primitive" in str(error)
                     log.info("%s: %s", effort.name, str(error).splitlines()[0] if str(error) else "no memory")
             # Only now that the exception is gone are the tensors on its way gone, too.
+            self.parts.device.keep_freed(False)
             self.parts.residency.give_back()
-            if stuck and leave_onednn():
-                continue
-            free = self.parts.device.memory()[0]
-            if not self._climb(effort, used):
-                raise OutOfMemory(wanted, free)
+            if stuck and uses_onednn():
+                self._onednn = False
+                use_onednn(False)
+            else:
+                free = self.parts.device.memory()[0]
+                if not self._climb(effort, used):
+                    raise OutOfMemory(wanted, free)
             self._room = self.parts.residency.room()
 
     def _climb(self, effort: Effort, used: Iterable[Key]) -> bool:

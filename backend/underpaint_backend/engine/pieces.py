@@ -24,8 +24,11 @@ PIECE = 2e9
 """Floating-point operations of a piece: 20 to 50 ms of a core."""
 LARGE = 1 << 20
 """Weights of a linear layer that makes large products; others are done before anybody has to wait."""
-KERNEL = 1 << 12
+KERNEL = 1 << 10
 """Weights of a convolution that can take long, on a large picture."""
+COLUMNS = 8 << 20
+"""Bytes of what a convolution makes of its input without oneDNN, which is left where memory is short: each number as
+often as its kernel has places."""
 
 
 def in_pieces(network: nn.Module, between: Between) -> Callable[[], None]:
@@ -93,7 +96,7 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
     height = inputs.shape[-2]
     rows = (height + 2 * padding - kernel) // stride + 1
     cells = inputs.shape[0] * rows * (inputs.shape[-1] // module.stride[1])
-    count = _pieces(inputs, 2 * cells * module.weight.numel(), rows // 4) if inputs.dim() == 4 else 1
+    count = _strips(module, inputs, rows, cells) if inputs.dim() == 4 else 1
     if count == 1:
         return functional.conv2d(
             inputs, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups
@@ -113,6 +116,15 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
         output[..., begin:end, :] = made
     assert output is not None
     return output
+
+
+def _strips(module: nn.Conv2d, inputs: Tensor, rows: int, cells: int) -> int:
+    most = rows // 4
+    count = _pieces(inputs, 2 * cells * module.weight.numel(), most)
+    if inputs.device.type != "cpu" or torch.backends.mkldnn.enabled:
+        return count
+    columns = cells * module.weight[0].numel() * inputs.element_size()
+    return max(count, min(most, columns // COLUMNS + 1))
 
 
 def _attention(

@@ -1,4 +1,4 @@
-"""How the C library deals with memory, where it is glibc, and Python with garbage.
+"""How the daemon uses memory: the heaps of the C library, and Python's search for garbage.
 
 Tiles of a quarter of a MiB are held for a moment each, by several threads. Left alone, glibc keeps them in a heap for
 each thread, and what they leave behind is free but scattered. Giving every tile's memory back to the system at once
@@ -7,13 +7,10 @@ would end that, but takes half of the daemon's throughput (`run.py bench through
 
 from __future__ import annotations
 
-import ctypes
 import gc
-from collections.abc import Callable
-from functools import cache
 
-M_ARENA_MAX = -8
-"""From glibc's malloc.h."""
+from .. import malloc
+
 HEAPS = 2
 NEW_OBJECTS = 10_000
 """New containers after which Python looks for garbage. A tile on its way makes dozens, and none of them is any."""
@@ -27,22 +24,4 @@ def keep_in_shape() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
-    mallopt = _function("mallopt")
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, HEAPS)
-
-
-def give_back() -> None:
-    """Return free pages to the system. Takes some milliseconds."""
-    trim = _function("malloc_trim")
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _function(name: str) -> Callable[..., int] | None:
-    try:
-        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows, which has no CDLL(None)
-        return None
-    return function
+    malloc.share_heaps(HEAPS)
