@@ -18,22 +18,28 @@ from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 KRITAS_OWN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "QT_PLUGIN_PATH", "QML2_IMPORT_PATH")
 """Variables that Krita sets for itself and that would lead another Python astray."""
 
+COMPLAINT = "underpaint: "
+LOG_READ = 1 << 20
 START_TIMEOUT = 90.0
 """Seconds that a daemon may take to listen: a first start imports a lot."""
 
 
 @dataclass(frozen=True)
 class Starting:
-    """A daemon that was started and does not listen yet; `end` is when patience ends, on the monotonic clock."""
+    """A daemon that was started and does not listen yet; `end` is when patience ends, on the monotonic clock.
+
+    What it says goes to the log, from the byte `said` on.
+    """
 
     process: subprocess.Popen[bytes]
     end: float
+    said: int = 0
 
     @property
     def problem(self) -> Optional[ErrorInfo]:
         """Why it is no use to wait any longer; None while it is."""
         if self.process.poll() is not None:
-            return describe("not_started", detail=f"it ended with status {self.process.returncode}")
+            return describe("not_started", detail=_last_words(self.said) or f"it ended with {self.process.returncode}")
         if time.monotonic() > self.end:
             return describe("not_started", detail=f"it does not answer after {START_TIMEOUT:.0f} s")
         return None
@@ -59,14 +65,11 @@ def at_port_of(server: str, command: List[str]) -> List[str]:
 
 def start(command: List[str]) -> Starting:
     """Start the daemon, detached from Krita; what it says goes to the log. Raises `OSError` if it cannot be started."""
-    return Starting(_spawn(command), time.monotonic() + START_TIMEOUT)
-
-
-def _spawn(command: List[str]) -> subprocess.Popen[bytes]:
     log = locations.log_file()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(
+        said = output.tell()
+        process = subprocess.Popen(
             command,
             env=clean_environment(os.environ),
             stdin=subprocess.DEVNULL,
@@ -74,6 +77,19 @@ def _spawn(command: List[str]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             **_detached(),
         )
+    return Starting(process, time.monotonic() + START_TIMEOUT, said)
+
+
+def _last_words(since: int) -> str:
+    """What a daemon complained of when it ended, if it did so as `underpaint` does: in one line with its name."""
+    try:
+        with locations.log_file().open("rb") as log:
+            log.seek(since)
+            lines = log.read(LOG_READ).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    complaints = [line[len(COMPLAINT) :] for line in lines if line.startswith(COMPLAINT)]
+    return complaints[-1].strip().rstrip(".") if complaints else ""
 
 
 def clean_environment(environment: Mapping[str, str]) -> Dict[str, str]:

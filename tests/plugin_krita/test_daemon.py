@@ -55,11 +55,25 @@ def test_patience_with_a_daemon_that_starts_has_an_end(home: Path) -> None:
     """While it runs it is waited for, but not for ever; once it has ended, not at all."""
     starting = daemon.start([sys.executable, "-c", "input()"])
     starting.process.wait(30)
-    assert "ended with status 1" in str(starting.problem)
+    assert "ended with 1" in str(starting.problem)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert daemon.Starting(process, time.monotonic() + 60).problem is None
         assert "does not answer" in str(daemon.Starting(process, time.monotonic() - 1).problem)
         process.kill()
+
+
+def test_a_daemon_that_ends_at_once_is_quoted(home: Path) -> None:
+    """What it complained of is the sentence; what an earlier one said in the same log is not."""
+    (home / "daemon.log").write_text("underpaint: an old story\n")
+    words = "import sys; sys.exit('a line\\nunderpaint: there is no device “cuda” here. There is: cpu.')"
+    starting = daemon.start([sys.executable, "-c", words])
+    starting.process.wait(30)
+    assert starting.problem is not None
+    assert starting.problem.message == "The daemon did not start: there is no device “cuda” here. There is: cpu."
+    starting = daemon.start([sys.executable, "-c", "raise SystemExit(3)"])
+    starting.process.wait(30)
+    assert starting.problem is not None
+    assert starting.problem.message == "The daemon did not start: it ended with 3."
 
 
 @pytest.mark.parametrize(
