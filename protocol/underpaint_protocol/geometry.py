@@ -46,10 +46,6 @@ class Box(NamedTuple):
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return Box(x, y, max(0, right - x), max(0, bottom - y))
 
-    def contains(self, other: Box) -> bool:
-        """Whether every pixel of `other` lies in this box."""
-        return self.intersection(other) == other
-
 
 def context_box(selection: Box, canvas: Box) -> Box:
     """The part of the canvas that a model should see to paint into `selection`.

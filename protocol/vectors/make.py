@@ -50,8 +50,8 @@ from underpaint_protocol.tiles import name_of
 
 PIXELS = bytes(range(16))
 MASK = b"\x00\x80\xff\xff"
-IMAGE, IMAGE_TILES = image_of(2, 2, 4, PIXELS, x=510, y=7)
-SELECTION, SELECTION_TILES = image_of(2, 2, 1, MASK, x=510, y=7)
+IMAGE, _ = image_of(2, 2, 4, PIXELS, x=510, y=7)
+SELECTION, _ = image_of(2, 2, 1, MASK, x=510, y=7)
 (TILE,) = IMAGE.tiles
 SPLIT, SPLIT_TILES = image_of(2, 2, 4, PIXELS, x=255, y=7)
 DEEP, DEEP_TILES = image_of(1, 2, 3, bytes(range(12)), depth=16)

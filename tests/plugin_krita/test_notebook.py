@@ -20,13 +20,6 @@ SERVER, OTHER = "ws://127.0.0.1:8738", "wss://painting.example"
 SESSION = "ab" * 16
 REQUEST = m.Request(model="primer", task="inpaint", width=2, height=1, prompt="ein „Fuchs“", steps=7, seed=2**40)
 JOB = Job("job-1", REQUEST, b"12345678", b"12", Place(3, 4, 600, 400, "/home/artist/picture.kra"))
-CLAIMING = """
-import pathlib, sys
-from underpaint_krita.claim import claim
-held = claim(pathlib.Path(sys.argv[1]))
-print("held", flush=True)
-input()
-"""
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[tuple[Journal, Con
         await journal.close()
 
 
+def bytes_on_disk(path: Path) -> int:
+    """Of the file and its WAL together."""
+    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
+
+
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[sqlite3.Connection]:
     """Another connection to the file, which commits by itself."""

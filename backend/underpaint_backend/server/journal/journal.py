@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
 import threading
 from asyncio import Future
@@ -50,7 +49,6 @@ class Journal:
 
         `busy_timeout` is how many seconds another process may lock the file before it counts as unavailable.
         """
-        self._path = path
         self._writer = Writer(path, max_bytes, reopen_after, busy_timeout)
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -71,15 +69,6 @@ class Journal:
         if thread is not None:
             self._waiting.put(None)
             await asyncio.to_thread(thread.join)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes on the disk, of the file and its WAL together; 0 if there is none."""
-        total = 0
-        for name in (self._path, f"{self._path}-wal"):
-            with contextlib.suppress(OSError):
-                total += os.stat(name).st_size
-        return total
 
     def open_session(self, row: SessionRow) -> Future[None]:
         """Keep a session. One that is there already keeps its owner and the larger `reserved`."""
