@@ -14,7 +14,7 @@ ORDER = ("ready", "absent", "unfit")
 
 
 class ModelChoice(QtWidgets.QComboBox):
-    """One of the daemon's models. What has to be fetched is pale, and what cannot run there cannot be chosen."""
+    """One of the daemon's models. What has to be fetched is pale; what cannot run is slanted, and cannot be chosen."""
 
     chosen_changed = QtCore.pyqtSignal()
     """Another model is chosen."""
@@ -24,6 +24,7 @@ class ModelChoice(QtWidgets.QComboBox):
         self._models: List[Model] = []
         self.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
+        self.setAccessibleName("Model")
         self.currentIndexChanged.connect(self._on_index)
 
     @property
@@ -76,9 +77,13 @@ class ModelChoice(QtWidgets.QComboBox):
         self.addItem(sentences.in_the_list(model), model.id)
         row, role = self.count() - 1, QtCore.Qt.ItemDataRole
         self.setItemData(row, sentences.about(model), role.ToolTipRole)
-        if model.state == "absent":
+        if model.state != "ready":
             self.setItemData(row, QtGui.QBrush(pale(self.palette())), role.ForegroundRole)
-        self.model().item(row).setEnabled(model.state != "unfit")
+        if model.state == "unfit":  # in the colour of what is disabled nobody could read why
+            font = QtGui.QFont(self.font())
+            font.setItalic(True)
+            self.setItemData(row, font, role.FontRole)
+            self.model().item(row).setEnabled(False)
 
     def _on_index(self) -> None:
         self._say_about()

@@ -209,6 +209,8 @@ class Panel(QtWidgets.QWidget):
         self.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)  # Krita takes away those of the layout.
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
+        # First, and not among what scrolls: which model it is decides between Generate and Fetch.
+        column.addLayout(_row(self.model, self.server_button))
         column.addWidget(_scrolling(self._choices()), stretch=1)
         for widget in (self.fetch_box, self.notice, self.state, self.start_button, self.progress):
             column.addWidget(widget)
@@ -219,7 +221,6 @@ class Panel(QtWidgets.QWidget):
         """What scrolls when there is little room; the buttons never do."""
         form = QtWidgets.QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Model", _row(self.model, self.server_button))
         form.addRow("Strength", self.strength)
         form.addRow("Steps", self.steps)
         form.addRow("Seed", self.seed)

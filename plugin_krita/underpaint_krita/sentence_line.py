@@ -22,6 +22,18 @@ class SentenceLine(QtWidgets.QLabel):
         self.setTextInteractionFlags(flags.TextSelectableByMouse | flags.LinksAccessibleByMouse)
         self.setOpenExternalLinks(True)
 
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._keep_whole()
+
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._keep_whole()
+
+    def _keep_whole(self) -> None:
+        """Ask for all lines that the text takes at this width; a layout would cut what wraps more often than usual."""
+        self.setMinimumHeight(self.heightForWidth(self.width()) if self.text() else 0)
+
     def say(self, sentence: str, hint: Optional[str] = None) -> None:
         """Show a sentence and a hint, as they are: a daemon's words are not markup."""
         below = f'<br><span style="color:{pale(self.palette()).name()}">{self._shown(hint)}</span>' if hint else ""

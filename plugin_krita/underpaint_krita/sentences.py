@@ -15,6 +15,7 @@ PHASES = {
     "decoding": "Finishing the picture",
     "compositing": "Fitting it in",
 }
+TO_ACCEPT = " (to be accepted)"
 MB, GB = 10**6, 10**9
 CONNECTED_AGAIN = "Connected again; your picture goes on."
 DRAINING = "Underpaint is being stopped. What it has begun goes on when it is started again."
@@ -73,22 +74,24 @@ def in_the_list(model: Model) -> str:
     """A model's name, and what keeps it from painting at once."""
     if model.state == "absent":
         return f"{model.name} · {_to_fetch(model)}"
-    return f"{model.name} · does not fit" if model.state == "unfit" else model.name
+    return f"{model.name} · {_unusable(model)}" if model.state == "unfit" else model.name
 
 
 def about(model: Model) -> str:
     """What there is to say of a model beside its name."""
     if model.state == "unfit":
-        return f"This model cannot run there: {model.detail}."
-    licence = f"Licence: {model.licence}." if model.licence else ""
+        return f"{model.name} {_unusable(model)}."
+    licence = f"Licence: {model.licence}{TO_ACCEPT if model.gated and model.state == 'absent' else ''}."
+    licence = licence if model.licence else ""
     if model.state == "absent":
         return f"It has to be fetched first{f', {size(model.download)}' if model.download else ''}. {licence}".strip()
     return licence
 
 
 def has_to_be_fetched(model: Model) -> str:
-    """What it takes to have this model."""
-    return f"{model.name} is not there yet: {_to_fetch(model)}."
+    """What it takes to have this model, or why it is not there."""
+    missing = model.detail if model.detail and not model.download and not model.gated else _to_fetch(model)
+    return f"{model.name} is not there yet: {missing}."
 
 
 def to_accept_first(model: Model) -> Optional[str]:
@@ -115,7 +118,14 @@ def fetched(name: str) -> str:
 
 def _to_fetch(model: Model) -> str:
     what = f"{size(model.download)} to fetch" if model.download else "to be fetched"
-    return f"{what}, {model.licence}" if model.licence else what
+    if not model.licence:
+        return f"{what}, its licence{TO_ACCEPT}" if model.gated else what
+    return f"{what}, {model.licence}{TO_ACCEPT if model.gated else ''}"
+
+
+def _unusable(model: Model) -> str:
+    """Why a model cannot be chosen: for want of memory, or of something else."""
+    return f"{'does not fit' if ' of memory' in model.detail else 'cannot be used'}: {model.detail}"
 
 
 def _time_left(seconds: float) -> str:

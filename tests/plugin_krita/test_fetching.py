@@ -19,7 +19,8 @@ AWAY = replace(HERE, id="away", name="Away", state="absent", download=1234567890
                default_steps=4)
 GATED = replace(AWAY, id="gated", name="Gated", gated=True, licence="A licence with a name as long as this",
                 detail="its files are given to those who accept it at https://hub.example/some/model")
-HUGE = replace(HERE, id="huge", name="Huge", state="unfit", detail="it needs 40 GiB, and there are 8 GiB")
+HUGE = replace(HERE, id="huge", name="Huge", state="unfit", detail="it needs 40 GiB of memory, and there are 8")
+LONELY = replace(HERE, id="lonely", name="Lonely", state="unfit", detail="its file has no vae; fetch another model")
 
 application = QtWidgets.QApplication(["panel"])
 panel, facts, wishes = Panel(), {}, []
@@ -43,7 +44,7 @@ def shown():
         "bar": box.bar.value() / box.bar.maximum() if box.bar.isVisible() else None,
     }
 
-panel.show_models([HUGE, AWAY, HERE, GATED])
+panel.show_models([HUGE, AWAY, HERE, LONELY, GATED])
 model = panel.model
 facts["list"] = [model.itemText(row) for row in range(model.count())]
 facts["can be chosen"] = [bool(model.model().item(row).isEnabled()) for row in range(model.count())]
@@ -93,7 +94,22 @@ panel.set_busy(False)
 panel.show_pulling(Pulling("gated", 5, 10))
 panel.forget_pulls()
 facts["forgotten"] = shown()["stop"]
-choose("away")
+OWN = replace(HERE, id="own", name="Own", state="absent", detail="its folder own is not complete: vae missing")
+panel.show_models([HERE, GATED, OWN])
+choose("own")
+facts["gap"] = shown()["box"]
+choose("gated")
+facts["small"] = {}
+for width, height in ((300, 400), (300, 10), (180, 10)):
+    panel.resize(width, max(height, panel.minimumSizeHint().height()))
+    for _ in range(5):
+        application.processEvents()
+    panel.resize(width, max(height, panel.minimumSizeHint().height()))
+    application.processEvents()
+    sentence = panel.fetch_box.sentence
+    whole = [panel.rect().contains(w.geometry()) and not w.visibleRegion().isEmpty()
+             for w in (panel.model, panel.fetch_button)]
+    facts["small"][f"{width} x {height}"] = [*whole, sentence.height() >= sentence.heightForWidth(sentence.width())]
 facts["links"] = {}
 for address in ("http://a.example/x", "https://a.example/x.", 'https://a.example/"onclick', "javascript:alert(1)"):
     panel.state.say("See " + address)
@@ -115,16 +131,34 @@ def test_what_is_ready_comes_first(facts: Facts) -> None:
     assert facts["list"] == [
         "Here",
         "Away · 12 GB to fetch, Apache-2.0",
-        "Gated · 12 GB to fetch, A licence with a name as long as this",
-        "Huge · does not fit",
+        "Gated · 12 GB to fetch, A licence with a name as long as this (to be accepted)",
+        "Huge · does not fit: it needs 40 GiB of memory, and there are 8",
+        "Lonely · cannot be used: its file has no vae; fetch another model",
     ]
-    assert facts["can be chosen"] == [True, True, True, False]
-    assert facts["pale"] == [False, True, True, False]
+    assert facts["can be chosen"] == [True, True, True, False, False]
+    assert facts["pale"] == [False, True, True, True, True]
 
 
 def test_a_model_says_why_it_does_not_fit(facts: Facts) -> None:
     """Where the mouse rests on it."""
-    assert facts["tips"][3] == "This model cannot run there: it needs 40 GiB, and there are 8 GiB."
+    assert facts["tips"][3] == "Huge does not fit: it needs 40 GiB of memory, and there are 8."
+
+
+def test_a_licence_to_be_accepted_is_marked(facts: Facts) -> None:
+    """In the list, and where the mouse rests on it."""
+    assert facts["tips"][2].endswith("Licence: A licence with a name as long as this (to be accepted).")
+    assert "(to be accepted)" not in facts["tips"][1]
+
+
+def test_a_folder_that_lacks_something_is_said(facts: Facts) -> None:
+    """There is nothing to fetch, but something to mend."""
+    assert facts["gap"] == "Own is not there yet: its folder own is not complete: vae missing."
+
+
+def test_a_short_docker_shows_the_model_and_the_button(facts: Facts) -> None:
+    """What scrolls is what lies between them; and a sentence of many lines is whole, however narrow it is."""
+    for size, (model, button, sentence) in facts["small"].items():
+        assert (size, model, button, sentence) == (size, True, True, True)
 
 
 def test_a_ready_model_is_chosen_at_first(facts: Facts) -> None:
