@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -50,6 +51,20 @@ Visit = Callable[[Place, Random, Row, str], Awaitable[None]]
 """The last is a name, under which a hang is remembered."""
 
 
+@contextlib.asynccontextmanager
+async def visiting(place: Place, row: Row, name: str) -> AsyncIterator[Line]:
+    """A websocket to the daemon; that it was closed, or nothing was heard for too long, goes into the row."""
+    line = await open_line(place.url, place.token)
+    try:
+        yield line
+    except TimeoutError:
+        row.hang(name)
+    except Closed as closed:
+        row.closes[str(closed.code or "silently")] += 1
+    finally:
+        await line.close()
+
+
 # Before the handshake
 
 
@@ -91,20 +106,13 @@ def _status(answer: bytes) -> str:
 
 async def breaking(place: Place, random: Random, row: Row, name: str) -> None:
     """Some right frames, with or without `hello`, and then one that breaks the websocket's own rules."""
-    line = await open_line(place.url, place.token)
-    if random.random() < 0.5:
-        line.say(Hello("breaker"))
-    line.writer.write(knocks.broken_frame(random))
-    row.frames += 1
-    try:
+    async with visiting(place, row, name) as line:
+        if random.random() < 0.5:
+            line.say(Hello("breaker"))
+        line.writer.write(knocks.broken_frame(random))
+        row.frames += 1
         line.writer.write_eof()
         await _until_closed(line, row)
-    except TimeoutError:
-        row.hang(name)
-    except Closed as closed:
-        row.closes[str(closed.code or "silently")] += 1
-    finally:
-        await line.close()
 
 
 async def _until_closed(line: Line, row: Row) -> None:
@@ -123,8 +131,7 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
     """A visit that sends mutated messages, before or after `hello`, and sees each of them answered."""
 
     async def visit(place: Place, random: Random, row: Row, name: str) -> None:
-        line = await open_line(place.url, place.token)
-        try:
+        async with visiting(place, row, name) as line:
             if greet:
                 line.say(Hello("fuzz", ("raw", "zlib")))
             for _ in range(batches):
@@ -132,12 +139,6 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
                 row.frames += len(frames)
                 await _settled(line, frames, row)
             await _settled(line, [], row)  # answers overtake the news of jobs, which have all come after another one
-        except TimeoutError:
-            row.hang(name)
-        except Closed as closed:
-            row.closes[str(closed.code or "silently")] += 1
-        finally:
-            await line.close()
 
     return visit
 
@@ -145,23 +146,15 @@ def sending(make: mutations.Mutation, greet: bool, batches: int = 4, batch: int 
 async def flooding(place: Place, random: Random, row: Row, name: str) -> None:
     """Ten thousand `have` in a row."""
     one = frame(vocabulary.encode(Have(1, tuple(random.randbytes(16) for _ in range(random.choice((1, 20)))))))
-    line = await open_line(place.url, place.token)
-    try:
+    async with visiting(place, row, name) as line:
         line.say(Hello("flood"))
         row.frames += 10_000
         await _settled(line, [one] * 10_000, row)
-    except TimeoutError:
-        row.hang(name)
-    except Closed as closed:
-        row.closes[str(closed.code or "silently")] += 1
-    finally:
-        await line.close()
 
 
 async def resuming(place: Place, random: Random, row: Row, name: str) -> None:
     """Sessions of nobody, of oneself and of one's other connection, with numbers from the past and the future."""
-    first, second = await open_line(place.url, place.token), await open_line(place.url, place.token)
-    try:
+    async with visiting(place, row, name) as first, visiting(place, row, name) as second:
         names = [await _greeted(line) for line in (first, second)]
         for _ in range(10):
             sessions = random.choices([*names, f"{random.getrandbits(128):032x}"], k=10)
@@ -169,13 +162,6 @@ async def resuming(place: Place, random: Random, row: Row, name: str) -> None:
             messages = [Resume(session, seq) for session, seq in zip(sessions, numbers, strict=True)]
             row.frames += len(messages)
             await _settled(random.choice((first, second)), [frame(vocabulary.encode(one)) for one in messages], row)
-    except TimeoutError:
-        row.hang(name)
-    except Closed as closed:
-        row.closes[str(closed.code or "silently")] += 1
-    finally:
-        await first.close()
-        await second.close()
 
 
 async def _greeted(line: Line) -> str:
