@@ -59,10 +59,20 @@ def in_nf4(device: torch.device) -> Pack:
     def pack(read: Callable[[], Tensor]) -> Packed:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-        kept, state = quantize_4bit(read().to(device), blocksize=BLOCK, quant_type="nf4")
-        return Packed(kept.nbytes + state.absmax.nbytes, lambda: dequantize_4bit(kept, state))
+        weight = read().to(device)
+        kept, state = quantize_4bit(weight.reshape(in_blocks(weight.numel(), BLOCK)), blocksize=BLOCK, quant_type="nf4")
+        shape = weight.shape
+        return Packed(kept.nbytes + state.absmax.nbytes, lambda: dequantize_4bit(kept, state).view(shape))
 
     return pack
+
+
+def in_blocks(numbers: int, block: int) -> tuple[int, ...]:
+    """The shape in which bitsandbytes is given weights: with whole blocks in each row, or in one row.
+
+    On a CPU, its release 0.50.2 gives back others than it was given if blocks go on in the next row.
+    """
+    return (numbers,) if numbers % block else (numbers // block, block)
 
 
 PACKS: Mapping[Storage, Callable[[torch.device], Pack]] = {Storage.INT8: in_int8, Storage.NF4: in_nf4}

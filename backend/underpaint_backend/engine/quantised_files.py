@@ -20,7 +20,7 @@ from ..models.gguf import BLOCKS, PLAIN, GgufHeader
 from ..models.headers import read_header
 from .exceptions import BadFiles
 from .packing import Packed, read_bytes
-from .quantisation import Quantised, Weights
+from .quantisation import Quantised, Weights, in_blocks
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -170,7 +170,7 @@ def _in_4_bits(name: str, packed: Tensor, parts: Mapping[str, Tensor]) -> Quanti
 
     def place(device: torch.device, dtype: torch.dtype) -> Packed:
         here, by = packed.reshape(-1, 1).to(device), QuantState.from_dict(dict(parts), device)
-        by.dtype = dtype
+        by.dtype, by.shape = dtype, torch.Size(in_blocks(prod(state.shape), by.blocksize))
         size = here.nbytes + sum(value.nbytes for value in parts.values())
         return Packed(size, lambda: dequantize_4bit(here, by))
 
