@@ -20,7 +20,7 @@ from underpaint_krita.events import Disconnected, Finished, Job, Place, Reconnec
 from underpaint_krita.notebook import Notebook
 from websockets.sync.server import ServerConnection
 
-from .wire import JOB, PATIENCE, REQUEST, Client, Peer, Proxy, eventually, large_job, serving
+from .wire import JOB, PATIENCE, REQUEST, Client, Peer, Proxy, deaf, eventually, large_job, serving
 
 SIDE = 512
 NOISE = random.Random(3).randbytes(4 * SIDE * SIDE)
@@ -346,20 +346,12 @@ def test_a_silent_server_is_left(client: Client, monkeypatch: pytest.MonkeyPatch
 def test_a_server_that_does_not_read_is_left(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even while the thread is in the middle of sending to it."""
     monkeypatch.setattr(connection, "SILENCE", 0.3)
-    release = threading.Event()
-
-    def deaf(peer: Peer) -> None:
-        have = peer.receive(m.Have)
-        peer.send(m.Missing(have.tiles, query=have.query))
-        release.wait(PATIENCE)
-
-    with serving(deaf) as server:
+    with deaf() as server:
         client.network.connect(server, "token")
         client.network.submit(large_job())
         client.until(Reconnecting)
         client.network.cancel("large")
         client.network.close(PATIENCE)
-        release.set()
 
 
 def test_the_thread_sleeps_when_there_is_nothing_to_do(client: Client, daemon: Launched) -> None:

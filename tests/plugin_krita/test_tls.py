@@ -14,7 +14,7 @@ from underpaint_krita.events import Disconnected, Reconnecting
 
 from tests.certificates import Pair, self_signed
 
-from .wire import PATIENCE, Client, Peer, Proxy, large_job, serving
+from .wire import PATIENCE, Client, Proxy, deaf, large_job, serving
 
 
 @pytest.fixture
@@ -53,20 +53,12 @@ def test_the_pin_is_asked_for_again_on_every_connection(client: Client, pair: Pa
 def test_a_server_that_does_not_read_is_left(client: Client, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the thread is in the middle of sending to it, encrypted."""
     monkeypatch.setattr(connection, "SILENCE", 0.3)
-    release = threading.Event()
-
-    def deaf(peer: Peer) -> None:
-        have = peer.receive(m.Have)
-        peer.send(m.Missing(have.tiles, query=have.query))
-        release.wait(PATIENCE)
-
-    with serving(deaf, ssl=pair.server_context()) as server:
+    with deaf(ssl=pair.server_context()) as server:
         client.network.connect(server.replace("ws://", "wss://"), "token", pair.fingerprint)
         client.network.submit(large_job())
         client.until(Reconnecting)
         client.network.cancel("large")
         client.network.close(PATIENCE)
-        release.set()
 
 
 def test_a_changed_certificate_is_refused_and_the_token_stays_here(client: Client, pair: Pair) -> None:

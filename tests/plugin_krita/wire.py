@@ -158,6 +158,21 @@ def serving(*talks: Talk, **options: Any) -> Iterator[str]:
             thread.join()
 
 
+@contextlib.contextmanager
+def deaf(**options: Any) -> Iterator[str]:
+    """A server that asks for the pixels of a job and reads none of them; its address."""
+    release = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        have = peer.receive(m.Have)
+        peer.send(m.Missing(have.tiles, query=have.query))
+        release.wait(PATIENCE)
+
+    with serving(talk, **options) as server:
+        yield server
+        release.set()
+
+
 def _port(server: Server) -> int:
     return int(server.socket.getsockname()[1])
 
