@@ -2,7 +2,7 @@
 
 The models are tiny, with random weights, and built from the real configurations: all is there but the size. Where
 diffusers has no pipeline for a row, the other side is a loop that is written out for it. A preview is compared where
-the model predicts perfectly, so that each step's preview has to be the finished picture.
+the denoiser's network answers perfectly, and all around it is the product's: each step's preview has to be the truth.
 """
 
 from __future__ import annotations

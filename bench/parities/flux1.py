@@ -34,7 +34,7 @@ from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 
 from parities import Case, Measured, difference, most_likely_latents
 from parities.flow_solvers import SOLVERS, Level, Velocity, put_on
-from parities.oracle import preview_error
+from parities.oracle import painting_error
 from parities.tiny_flux1 import tiny_flux1
 
 WIDTH, HEIGHT = 80, 64
@@ -97,10 +97,9 @@ def measure(variant: str, task: Task, scheduler: str) -> Measured:
     """How far our latents are from the classic pipeline's, or from the loop's that is written out here."""
     theirs = classic if has_classic(task, scheduler) else written
     ours = painted(variant, task, scheduler)
-    schedule = family_of(variant).schedule(scheduler, STEPS, task.strength, (WIDTH, HEIGHT))
     return Measured(
         difference=difference(ours, theirs(variant, task, scheduler)),
-        preview_error=preview_error(schedule, (1, 16, HEIGHT // 8, WIDTH // 8)),
+        preview_error=painting_error(tiny_flux1(variant), painting_of(variant, task, scheduler)),
     )
 
 
@@ -149,11 +148,10 @@ def references_of(variant: str, task: Task) -> list[NDArray[np.uint8]]:
     return [drawn.integers(0, 256, (*size, 3), np.uint8) for size in sizes[: task.references]]
 
 
-@torch.inference_mode()
-def painted(variant: str, task: Task, scheduler: str) -> Tensor:
-    """What the product makes of it [1, 16, h, w], by the same way as every job."""
+def painting_of(variant: str, task: Task, scheduler: str) -> Painting:
+    """What the product is asked for."""
     source = None if task.selection is None else Source(canvas(), coverage_of(task.selection))
-    painting = Painting(
+    return Painting(
         size=(WIDTH, HEIGHT),
         prompt=PROMPT,
         negative_prompt="",
@@ -165,7 +163,13 @@ def painted(variant: str, task: Task, scheduler: str) -> Tensor:
         source=source,
         references=references_of(variant, task),
     )
-    return paint_latents(tiny_flux1(variant), painting, Observer(lambda phase: None, lambda step: None))
+
+
+@torch.inference_mode()
+def painted(variant: str, task: Task, scheduler: str) -> Tensor:
+    """What the product makes of it [1, 16, h, w], by the same way as every job."""
+    observer = Observer(lambda phase: None, lambda step: None)
+    return paint_latents(tiny_flux1(variant), painting_of(variant, task, scheduler), observer)
 
 
 # What diffusers makes of it

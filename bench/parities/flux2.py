@@ -27,7 +27,7 @@ from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 
 from parities import Case, Measured
 from parities.flow_solvers import SOLVERS, Level, Velocity, put_on
-from parities.oracle import preview_error
+from parities.oracle import painting_error
 from parities.tiny_flux2 import VARIANTS, build_tiny_flux2
 
 SIZE = 96, 64
@@ -95,8 +95,7 @@ def measure(variant: str, task: Task, scheduler: str) -> Measured:
     if truth is None:
         truth = pair.paint_by_hand(task, scheduler)
     difference = (pair.paint(task, scheduler) - truth).norm() / truth.norm()
-    schedule = pair.model.family.schedule(scheduler, STEPS, task.strength, SIZE)
-    return Measured(float(difference), preview_error(schedule, (1, 128, *CELLS)))
+    return Measured(float(difference), painting_error(pair.model, pair.painting(task, scheduler)))
 
 
 @cache
@@ -121,9 +120,9 @@ class Pair:
         """Whether there is a negative prompt."""
         return self.variant == "klein base"
 
-    def paint(self, task: Task, scheduler: str) -> Tensor:
-        """Our latents, by the same way as every job's."""
-        painting = Painting(
+    def painting(self, task: Task, scheduler: str) -> Painting:
+        """What our side is asked for."""
+        return Painting(
             size=SIZE,
             prompt=PROMPT,
             negative_prompt=NEGATIVE,
@@ -135,8 +134,12 @@ class Pair:
             source=task.source,
             references=task.references,
         )
+
+    def paint(self, task: Task, scheduler: str) -> Tensor:
+        """Our latents, by the same way as every job's."""
+        observer = Observer(lambda phase: None, lambda step: None)
         with torch.inference_mode():
-            return paint_latents(self.model, painting, Observer(lambda phase: None, lambda step: None))
+            return paint_latents(self.model, self.painting(task, scheduler), observer)
 
     def has_pipeline(self, task: Task, scheduler: str) -> bool:
         """Whether diffusers has a pipeline that does this."""

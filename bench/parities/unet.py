@@ -18,7 +18,9 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint_latents
@@ -26,7 +28,7 @@ from underpaint_backend.engine.schedulers import NAMES
 from underpaint_backend.models.catalog import Entry
 
 from . import Case, Measured, difference, most_likely_latents
-from .oracle import preview_error
+from .oracle import painting_error
 from .tiny_unet import SEEN_SIDE, add_ip_adapter, build_tiny, build_tiny_xl
 
 SIZE = 64
@@ -74,9 +76,9 @@ class Pair:
     parts: Mapping[str, Any]
     references: tuple[Any, ...] = ()
 
-    def paint(self, task: Task, scheduler: str, steps: int = STEPS) -> Tensor:
-        """Our latents, by the same way as every job's."""
-        painting = Painting(
+    def painting(self, task: Task, scheduler: str, steps: int = STEPS) -> Painting:
+        """What our side is asked for."""
+        return Painting(
             size=(SIZE, SIZE),
             prompt=PROMPT,
             negative_prompt=NEGATIVE,
@@ -88,8 +90,12 @@ class Pair:
             source=None if task.name == WORDS_ALONE else task.source,
             references=self.references,
         )
+
+    def paint(self, task: Task, scheduler: str, steps: int = STEPS) -> Tensor:
+        """Our latents, by the same way as every job's."""
+        observer = Observer(lambda phase: None, lambda step: None)
         with torch.inference_mode():
-            return paint_latents(self.model, painting, Observer(lambda phase: None, lambda step: None))
+            return paint_latents(self.model, self.painting(task, scheduler, steps), observer)
 
     def paint_classically(self, task: Task, scheduler: str, steps: int = STEPS) -> Tensor:
         """The latents of diffusers' own pipeline."""
@@ -108,7 +114,7 @@ class Pair:
         if "Img2Img" not in task.pipeline:
             options |= {"height": SIZE, "width": SIZE}
         if self.references:
-            options["ip_adapter_image_embeds"] = [self._references_as_they_want_them()]
+            options["ip_adapter_image"] = [[Image.fromarray(pixels) for pixels in self.references]]
         with most_likely_latents():
             latents: Tensor = pipeline(
                 prompt=PROMPT,
@@ -120,13 +126,6 @@ class Pair:
                 **options,
             ).images
         return latents
-
-    @torch.inference_mode()
-    def _references_as_they_want_them(self) -> Tensor:
-        """What the image encoder sees in nothing, and in all references: [2, N, ...]."""
-        pictures = (torch.tensor(pixels).movedim(-1, 0)[None] / 127.5 - 1 for pixels in self.references)
-        seen, nothing = zip(*map(self.model.family.encode_reference, pictures), strict=True)
-        return torch.cat([torch.stack(nothing, dim=1), torch.stack(seen, dim=1)]).clone()
 
 
 def canvas(whole: bool = False) -> Source:
@@ -185,10 +184,7 @@ def measure(family: str, task: Task, scheduler: str) -> Measured:
     pair = paired(family)
     classic = pair.paint_classically(task, scheduler)
     apart = difference(pair.paint(task, scheduler), classic)
-    schedule = pair.model.family.schedule(scheduler, STEPS, task.strength, (SIZE, SIZE))
-    scale = pair.model.family.latent_scale
-    shape = (1, pair.model.family.latent_channels, SIZE // scale, SIZE // scale)
-    return Measured(apart, preview_error(schedule, shape))
+    return Measured(apart, painting_error(pair.model, pair.painting(task, scheduler)))
 
 
 @cache
@@ -209,7 +205,9 @@ def paired(family: str) -> Pair:
     numbers = np.random.default_rng(2)
     shapes = ((SEEN_SIDE, SEEN_SIDE, 3), (48, 80, 3))
     references = tuple(numbers.integers(0, 256, shape, np.uint8) for shape in shapes)
-    parts = {name: part for name, part in pipeline.components.items() if name != "image_encoder"}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": SEEN_SIDE}, crop_size=SEEN_SIDE)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(entry.folder / "image_encoder", local_files_only=True)
+    parts = {**pipeline.components, "image_encoder": encoder.eval(), "feature_extractor": processor}
     return Pair(model, prefix, parts, references)
 
 

@@ -16,12 +16,9 @@ from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
+from transformers import CLIPImageProcessorPil
 
 from .exceptions import BadFiles
-
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the colours, 0..1, of what CLIP was trained with (Radford et al. 2021, arXiv:2103.00020)."""
 
 _WIDTH_OF = {"proj.weight": -1, "proj.0.weight": 0, "proj_in.weight": 1}
 """By the kind of adapter: which side of which weight is as wide as what the image encoder says."""
@@ -151,11 +148,7 @@ def _attention(weights: Mapping[str, Tensor], number: int) -> nn.Module:
 
 def as_clip_sees(picture: Tensor, side: int) -> Tensor:
     """The middle square of a picture [1, 3, H, W], -1..1, as CLIP's image encoder wants it: [1, 3, side, side]."""
-    height, width = picture.shape[-2:]
-    short = min(height, width)
-    size = (height * side // short, width * side // short)
-    resized = functional.interpolate((picture.float() + 1) / 2, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    square = resized[..., top : top + side, left : left + side]
-    mean, deviation = (square.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-    return (square - mean) / deviation
+    pixels = picture[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).cpu().numpy()
+    prepare = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
+    seen: Tensor = prepare(images=pixels, return_tensors="pt", input_data_format="channels_last").pixel_values
+    return seen.to(picture.device)

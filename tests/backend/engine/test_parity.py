@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import pytest
-from parities import MOST_DIFFERENCE, MOST_PREVIEW_ERROR, Case, unet
+from parities import MOST_DIFFERENCE, MOST_PREVIEW_ERROR, Case, flux1, unet
+from parities.oracle import painting_error
+from torch import Tensor
+from underpaint_backend.engine import families
+from underpaint_backend.engine.flow import unpack
 from underpaint_backend.engine.schedulers import NAMES
 
 
@@ -31,3 +35,16 @@ def test_a_family_paints_what_the_classic_pipeline_paints(case: Case) -> None:
 
     assert measured.difference <= MOST_DIFFERENCE
     assert measured.preview_error <= MOST_PREVIEW_ERROR
+
+
+def test_a_family_that_mixes_up_what_its_network_says_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The previews that are measured are those of the family, around whose network alone the truth is put."""
+    model = flux1.tiny_flux1("dev")
+    painting = flux1.painting_of("dev", flux1.TEXT, "euler")
+    assert painting_error(model, painting) <= MOST_PREVIEW_ERROR
+
+    def mixed_up(tokens: Tensor, height: int, width: int) -> Tensor:
+        return unpack(tokens.flip(1), height, width)
+
+    monkeypatch.setattr(families.flux1, "unpack", mixed_up)
+    assert painting_error(model, painting) > 0.1
