@@ -122,17 +122,19 @@ def folders() -> tuple[Path, ...]:
 def loras_folder() -> tuple[Path, ...]:
     """The folder of LoRAs that everybody may have in the data folder; nothing where nobody made it."""
     folder = data_folder() / "loras"
-    return (folder,) if folder.is_dir() else ()
+    return (folder,) if os.path.isdir(folder) else ()
 
 
 def add_folder(path: Path) -> Path:
     """Note a folder, and give it back as it was noted. To add one twice is to add it once.
 
-    Raises `ModelError` if there is no such folder.
+    Raises `ModelError` if there is no such folder, and `OSError` if it may not be read.
     """
     folder = path.expanduser().resolve()
     if not folder.is_dir():
         raise ModelError("invalid_field", detail=f"there is no folder {path}")
+    with os.scandir(folder):
+        pass
     if folder not in folders():
         _write((*folders(), folder))
     return folder
@@ -381,7 +383,7 @@ def _files(roots: Iterable[Path]) -> list[Path]:
 def _places(root: Path) -> list[Path]:
     """The folders to look into: those that other programs have, or the root itself."""
     for base in (root, root / "models"):
-        known = [base / name for layout in LAYOUTS for name in layout if (base / name).is_dir()]
+        known = [base / name for layout in LAYOUTS for name in layout if os.path.isdir(base / name)]
         if known:
             return known
     return [root]
@@ -403,7 +405,7 @@ def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
     for child in children:
         if child.name.startswith("."):
             continue
-        if child.is_dir():
+        if os.path.isdir(child):  # which, unlike the path's own method, minds no folder that may not be read
             yield from _below(child, depth + 1, seen)
         elif child.suffix.lower() in (".safetensors", GGUF, *PICKLES) and not SHARD.search(child.stem):
             yield child
