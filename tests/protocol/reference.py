@@ -35,6 +35,8 @@ from underpaint_protocol.messages import (
     Position,
     Preview,
     Progress,
+    Pull,
+    Pulling,
     Request,
     Result,
     Resume,
@@ -50,6 +52,7 @@ from underpaint_protocol.tiles import name_of
 
 MODEL = Model("m", "M", "test", ("inpaint", "text_to_image"), ("ddim",), 16384, 8, 4, 1.0, "ddim")
 LIMITS = Limits(1 << 24, 64, 16, 1 << 30, keep_seconds=86400, stall_seconds=30)
+MODEL_BYTES = 1000
 GAP = 100
 """What a restart adds to the numbers of a session, because it does not know how far progress was numbered."""
 
@@ -108,6 +111,8 @@ class ReferenceServer:
         self.acknowledged: list[str] = []
         self.draining = False
         self.lines: list[Line] = []
+        self.pulls: list[Line] = []
+        """Those that wait for the model."""
         self._ids = itertools.count()
 
     def connect(self) -> Line:
@@ -123,6 +128,9 @@ class ReferenceServer:
                 if not painting.ended:
                     self._advance(session, painting)
                     return True
+        for line in self.pulls:
+            line.say(Pulling(MODEL.id, MODEL_BYTES, MODEL_BYTES))
+        self.pulls.clear()
         return False
 
     def kill_worker(self) -> None:
@@ -287,8 +295,20 @@ class Line:
             self._fetch(session, message)
         elif isinstance(message, Acknowledge):
             self._acknowledge(session, message.job)
+        elif isinstance(message, Pull):
+            self._pull(message)
         else:
             raise AssertionError(f"a client may not say {message}")
+
+    def _pull(self, pull: Pull) -> None:
+        if pull.model != MODEL.id:
+            self._refuse(describe("unknown_model", detail=pull.model))
+        elif pull.stop:
+            self._server.pulls.remove(self)
+            self.say(Pulling(pull.model, 0, MODEL_BYTES, stopped=True))
+        else:
+            self._server.pulls.append(self)
+            self.say(Pulling(pull.model, 0, MODEL_BYTES))
 
     def _store(self, tile: Tile) -> None:
         base = self._server.tiles.get(tile.base or b"")

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from underpaint_backend.client import Client, Refused, connect
 from underpaint_backend.client.dialing import FIRST_DELAY, LAST_DELAY, pauses
 from underpaint_protocol.client import Event, Picture
@@ -28,19 +27,13 @@ from underpaint_protocol.messages import (
     Started,
 )
 
-from tests.backend.client.serving import TOKEN, Served, served
+from tests.backend.client.serving import TOKEN, Served
 from tests.protocol.reference import painted
 
 PIXELS = bytes(range(96))
 IMAGE, TILES = image_of(6, 4, 4, PIXELS, x=253, y=7)
 INTO = Request(model="m", task="inpaint", width=6, height=4, image=IMAGE, batch=2)
 REQUEST = Request(model="m", task="text_to_image", width=6, height=4, seed=3)
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[Served]:
-    async with asyncio.timeout(30), served() as running:
-        yield running
 
 
 def connected(server: Served, **more: object) -> contextlib.AbstractAsyncContextManager[Client]:
