@@ -7,11 +7,13 @@ the person at the keyboard can mend.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
 from underpaint_protocol import __version__
+from underpaint_protocol.locations import data_folder
 
 COMMANDS = {
     "serve": "answer Krita and other clients",
@@ -51,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"underpaint: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a folder of Underpaint's that cannot be made or written, or a full disk
-        print(f"underpaint: {error.filename or 'its files'} cannot be used: {error.strerror or error}", file=sys.stderr)
+        print(f"underpaint: {_in_words(error)}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         print(f"\nunderpaint: {interrupted}", file=sys.stderr)
@@ -59,6 +61,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, EOFError):
         print(file=sys.stderr)
         return 130
+
+
+def _in_words(error: OSError) -> str:
+    where = error.filename or data_folder()  # whoever writes without room does not say where
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"there is no room left on the disk of {where}. Nothing was changed"
+    return f"{where} cannot be used: {error.strerror or error}"
 
 
 def _run(words: Sequence[str]) -> int:

@@ -93,7 +93,7 @@ def _allowance(arguments: argparse.Namespace) -> Allowance:
 def _list(arguments: argparse.Namespace) -> None:
     try:
         guests = read_guests(_file())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(str(error)) from None
     print(f"{OWNER:32} the token in {data_folder()}")
     for name, guest in sorted(guests.items()):
@@ -127,7 +127,7 @@ def _changing() -> Iterator[dict[str, Guest]]:
         raise CommandError(
             f"the tokens are being changed by somebody else. If not, that was interrupted: delete {error.filename}"
         ) from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(str(error)) from None
 
 

@@ -127,8 +127,11 @@ def _write(tables: list[dict[str, Any]]) -> None:
     path = own_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
-    temporary.write_text(HEAD + "".join(_toml(table) for table in tables), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(HEAD + "".join(_toml(table) for table in tables), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 HEAD = "# One's own models, as “underpaint models add” writes them. docs/models.md tells what can be said here.\n"

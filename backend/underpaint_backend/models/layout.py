@@ -49,6 +49,8 @@ def gap_in(folder: Path) -> str:
         return f"cannot be read: {error.strerror}"
     except ValueError as error:
         return f"cannot be read: {error}"
+    if not parts:
+        return f"has a {INDEX} that lists no parts of a model"
     gaps = [part for part in parts if not part_is_whole(folder / part)]
     return f"is not complete: {', '.join(gaps)} missing, or without weights in safetensors" if gaps else ""
 

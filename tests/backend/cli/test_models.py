@@ -139,6 +139,12 @@ def test_an_unknown_model_is_said_in_one_line(say: Say, action: str) -> None:
     assert err == "underpaint: there is no model called nothing:like-that; “underpaint models” lists them\n"
 
 
+def test_a_name_that_is_nearly_right_is_guessed(say: Say) -> None:
+    """As everybody forgets the colon."""
+    for action in ("show", "pull", "remove"):
+        assert "there is no model called flux2-klein4b; did you mean flux2-klein:4b?" in say(action, "flux2-klein4b")[2]
+
+
 def test_the_built_in_model_can_be_neither_pulled_nor_removed(say: Say) -> None:
     """It is part of the program."""
     assert say("remove", "primer-inpaint", "--yes") == (
@@ -351,6 +357,8 @@ def test_a_folder_without_weights_is_refused(say: Say, home: Path) -> None:
     code, _, err = say("add", "half", str(folder))
     assert code == 2
     assert f"{folder} is not complete: unet missing, or without weights in safetensors" in err
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    assert "lists no parts of a model" in say("add", "half", str(folder))[2]
     assert "half" not in find_models(default_roots())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.backend.models.test_folders import lora, write
+from tests.backend.models.things import model_index
 
 SETPRIV = shutil.which("setpriv")
 ROOT = sys.platform != "win32" and os.getuid() == 0
@@ -68,3 +69,21 @@ def test_a_folder_that_may_not_be_read_any_more_is_left_out(tmp_path: Path) -> N
     assert "primer-inpaint" in run.stdout
     assert "\n  ink  Stable Diffusion 1.5" in run.stdout
     assert f"the folder {gone} cannot be read: Permission denied" in run.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """With the folder that is on it; what was written before stays, and nothing half is left."""
+    home = tmp_path / "home"
+    model = tmp_path / "model"
+    write(model / "unet" / "model.safetensors", {"x": (1,)})
+    (model / "unet" / "config.json").write_text("{}")
+    (model / "model_index.json").write_bytes(model_index("unet"))
+    assert underpaint(tmp_path, "models", "add", "one", str(model)).returncode == 0
+    before = (home / "models.toml").read_text()
+    (home / "models.new").symlink_to("/dev/full")
+    run = underpaint(tmp_path, "models", "add", "two", str(model))
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert f"there is no room left on the disk of {home}. Nothing was changed" in run.stderr
+    assert (home / "models.toml").read_text() == before
+    assert not (home / "models.new").exists()
