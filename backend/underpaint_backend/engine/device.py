@@ -116,7 +116,7 @@ def use_onednn(use: bool) -> None:
 
 def bytes_wanted(error: Exception) -> int | None:
     """The bytes that could not be had, where the message says."""
-    match = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)
+    match = re.search(r"(?:tried|unable) to allocate ([\d.]+) ?(bytes|[KMG]iB)", str(error), re.IGNORECASE)
     return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 

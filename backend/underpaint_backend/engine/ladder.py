@@ -112,6 +112,7 @@ class Ladder:
 
         Raises `OutOfMemory` when nothing is left to be done.
         """
+        wanted: int | None = None
         while True:
             with self.parts.residency.using() as used:
                 try:
@@ -119,7 +120,8 @@ class Ladder:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    wanted, stuck = bytes_wanted(error), "primitive" in str(error)
+                    # oneDNN says no number; what was missing before is about what is missing now.
+                    wanted, stuck = bytes_wanted(error) or wanted, "primitive" in str(error)
                     log.info("%s: %s", effort.name, str(error).splitlines()[0] if str(error) else "no memory")
             # Only now that the exception is gone are the tensors on its way gone, too.
             self.parts.device.keep_freed(False)

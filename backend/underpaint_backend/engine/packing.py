@@ -44,11 +44,11 @@ def in_fp8(device: torch.device) -> Pack:
 
     def pack(read: Callable[[], Tensor]) -> Packed:
         weight = read()
-        rows = weight.float().flatten(1).abs().amax(1).clamp(min=1e-12) / LARGEST_FP8
-        scale = rows.reshape(-1, *[1] * (weight.dim() - 1))
+        largest = torch.linalg.vector_norm(weight.flatten(1), torch.inf, 1, dtype=torch.float32)
+        scale = (largest.clamp(min=1e-12) / LARGEST_FP8).reshape(-1, *[1] * (weight.dim() - 1))
         kept = (weight.float() / scale).to(torch.float8_e4m3fn).to(device)
         scale, dtype = scale.to(device), weight.dtype
-        return Packed(kept.nbytes + scale.nbytes, lambda: (kept.float() * scale).to(dtype))
+        return Packed(kept.nbytes + scale.nbytes, lambda: kept.float().mul_(scale).to(dtype))
 
     return pack
 
