@@ -12,7 +12,7 @@ LACKING = "There was not enough memory for this picture: it needed 11 MB more, a
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
 def test_pictures_are_made_with_less_memory_and_below_it_the_numbers_are_said() -> None:
-    """With less memory the weights are kept in 8 bits and the pictures stay near; with nearly none there are numbers."""
+    """With less memory, weights are kept in 8 bits and pictures stay near; with nearly none, there are numbers."""
     free, short, nothing = measure([200, 40], side=64).rows
 
     assert (free["rungs"], free["holds"]) == ("-", "yes")
