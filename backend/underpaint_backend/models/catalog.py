@@ -25,6 +25,7 @@ from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
+from .extras import reason_against
 from .layout import gap_in
 from .offers import Offer, Source, offers, schedulers_of
 from .schedulers import names
@@ -111,7 +112,13 @@ def _is_model(folder: Path) -> bool:
 
 
 def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
-    return Entry(replace(offer.model, state="ready", download=0), folder, elsewhere=elsewhere)
+    return Entry(_loadable(replace(offer.model, state="ready", download=0), folder), folder, elsewhere=elsewhere)
+
+
+def _loadable(model: Model, folder: Path) -> Model:
+    """The model, "unfit" if a part of it is packed by a library that is not installed."""
+    reason = reason_against(folder)
+    return replace(model, state="unfit", detail=reason) if reason else model
 
 
 def _absent(offer: Offer, folder: Path, gap: str = "") -> Entry:
@@ -136,7 +143,8 @@ def _described(roots: Iterable[Path]) -> Iterator[Entry]:
                 if not _is_model(description.parent):
                     raise ValueError("it has no model_index.json")
                 status = description.stat()
-                yield Entry(_read(description, status.st_mtime_ns, status.st_size), description.parent)
+                model = _read(description, status.st_mtime_ns, status.st_size)
+                yield Entry(_loadable(model, description.parent), description.parent)
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)
 

@@ -6,6 +6,7 @@ They are asked for by name and never imported here.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def reason_against(folder: Path) -> str:
     """Why the model in a folder of diffusers' layout cannot be read for want of an extra; "" if it can."""
     for path in sorted(folder.glob("*/config.json")):
         try:
-            quantiser = quantiser_of(json.loads(path.read_text(encoding="utf-8")))
+            status = path.stat()
+            quantiser = _quantiser_in(path, status.st_mtime_ns, status.st_size)
         except (OSError, ValueError):  # whoever loads it says so
             continue
         if quantiser and quantiser not in (TORCHAO, BITSANDBYTES):
@@ -49,3 +51,8 @@ def reason_against(folder: Path) -> str:
         if quantiser and (words := lacking(quantiser)):
             return f"its {path.parent.name} is packed by {quantiser}; {words}"
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _quantiser_in(path: Path, modified: int, size: int) -> str:
+    return quantiser_of(json.loads(path.read_text(encoding="utf-8")))
