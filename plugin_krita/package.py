@@ -1,13 +1,14 @@
 """Builds `dist/underpaint_krita-VERSION.zip`, for Krita's Tools > Scripts > Import Python Plugin.
 
-The same sources give the same bytes. Standard library only; prints the path of the zip.
+The same sources give the same bytes. Standard library only; prints the path of the zip, which another FOLDER may take.
 
-    python plugin_krita/package.py
+    python plugin_krita/package.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Iterator, Tuple
@@ -56,4 +57,4 @@ def build(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(build(ROOT / "dist"))
+    print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "dist"))

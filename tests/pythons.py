@@ -6,13 +6,19 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 
-def interpreter(version: str) -> str | None:
-    """A Python of this version, by its name or from pyenv; None if there is none."""
-    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    return str(found[-1]) if found else shutil.which(f"python{version}")
+def interpreter(version: str) -> str:
+    """A Python of this version, by its name or from pyenv; the test is skipped if there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
+    python = str(found[-1]) if found else shutil.which(f"python{version}")
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+    return python
 
 
 def clean_environment() -> dict[str, str]:

@@ -28,6 +28,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.ports import free_port
+
 PAGE = (Path(__file__).parents[2] / "docs" / "remote.md").read_text(encoding="utf-8")
 NAME = "box.example"
 PATIENCE = 20.0
@@ -53,12 +55,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not on this machine; on Debian: apt install nginx caddy openssh-server openssl")
     return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -40,8 +40,9 @@ def krita(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Krita]:
         if os.environ.get("CI") == "true":
             pytest.fail(sentence)
         pytest.skip(sentence)
-    home = tmp_path_factory.mktemp("krita") / "home"
-    package = [sys.executable, str(ROOT / "plugin_krita" / "package.py")]
+    folder = tmp_path_factory.mktemp("krita")
+    home = folder / "home"
+    package = [sys.executable, str(ROOT / "plugin_krita" / "package.py"), str(folder)]
     built = subprocess.run(package, check=True, capture_output=True, text=True).stdout.strip()
     with display() as name:
         install(settled_home(name), Path(built), home)

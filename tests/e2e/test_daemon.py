@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 from .conftest import PHOTOGRAPHS, PICTURES, use_server
 from .launch import Krita, Performance
@@ -23,7 +24,7 @@ SERVE = "{python} -P -m underpaint_backend serve --threads 1 --port {port}"
 def seen(krita: Krita, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
     """What happened in Krita, with an Underpaint of its own that nobody else uses."""
     home = tmp_path_factory.mktemp("underpaint")
-    port = _free_port()
+    port = free_port()
     use_server(home, f"ws://127.0.0.1:{port}")
     pids = home / "pids"
     serve = SERVE.format(python=sys.executable, port=port)
@@ -88,12 +89,6 @@ def test_cancel_works_without_a_daemon(seen: Performance) -> None:
 def test_krita_ends_well(seen: Performance) -> None:
     """Krita exits with 0 while the daemon that it started goes on."""
     assert (seen.boxes, seen.status) == ([], 0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _log(home: Path) -> str:

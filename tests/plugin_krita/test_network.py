@@ -14,7 +14,9 @@ from underpaint_krita._vendor.underpaint_protocol.errors import describe
 from underpaint_krita.events import Disconnected, Job, Reconnecting
 from websockets.sync.server import ServerConnection
 
-from .wire import MODEL, PATIENCE, REQUEST, Client, Peer, eventually, free_port, serving
+from tests.ports import free_port
+
+from .wire import MODEL, PATIENCE, REQUEST, Client, Peer, eventually, serving
 
 wait = Peer.wait
 

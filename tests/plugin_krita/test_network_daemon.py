@@ -10,7 +10,9 @@ import pytest
 from underpaint_krita._vendor.underpaint_protocol import messages as m
 from underpaint_krita.events import Disconnected
 
-from .wire import PATIENCE, Client, Peer, free_port, serving
+from tests.ports import free_port
+
+from .wire import PATIENCE, Client, Peer, serving
 
 
 def test_the_daemon_is_started_and_found(client: Client, home: Path) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import vendor
 
+from tests.pythons import VERSIONS, interpreter
+
 from .conftest import PLUGIN
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 PROBE = """
 import sys
 from underpaint_krita import daemon, mailbox, network, pixels, settings
@@ -21,21 +21,10 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"websockets", "msgp
 """
 
 
-def _interpreter(version: str) -> str:
-    """A Python of this version on this machine; the test is skipped where there is none."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(pyenv.glob(f"{version}.*/bin/python"))
-    candidates = [*map(str, found), f"/usr/bin/python{version}"]
-    for candidate in candidates:
-        if os.access(candidate, os.X_OK):
-            return candidate
-    pytest.skip(f"there is no Python {version} here")
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_brings_everything_and_shows_nothing(version: str) -> None:
     """On every Python that a Krita has, its modules import without any package, and none is at the top."""
-    command = [_interpreter(version), "-S", "-B", "-c", PROBE]
+    command = [interpreter(version), "-S", "-B", "-c", PROBE]
     probe = subprocess.run(command, cwd=PLUGIN, capture_output=True, text=True, env={"PYTHONPATH": str(PLUGIN)})
     assert (probe.stdout.strip(), probe.stderr) == ("[]", "")
 

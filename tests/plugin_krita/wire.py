@@ -177,13 +177,6 @@ def _port(server: Server) -> int:
     return int(server.socket.getsockname()[1])
 
 
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Proxy:
     """Stands between client and server, counts what passes, and cuts the line when it is told to."""
 
