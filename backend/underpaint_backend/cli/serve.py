@@ -15,6 +15,7 @@ from pathlib import Path
 
 from underpaint_protocol.locations import data_folder, launch_file, token_file
 
+from ..models import extras
 from ..server.access.handshake import Gate
 from ..server.access.tls import BadCertificate, fingerprint, server_context
 from ..server.access.tokens import Tokens
@@ -118,6 +119,7 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
         _remember(arguments, url)
         print(f"Underpaint listens on {url}", flush=True)
 
+    _refuse_without_extra(arguments.precision)
     _refuse_a_second_one()
     memory = (arguments.memory_gib, arguments.precision, arguments.offload)
     host = LocalHost(LocalOptions(arguments.device, arguments.threads, arguments.models, *memory))
@@ -141,6 +143,13 @@ async def _try_out(host: LocalHost, device: str) -> None:
     if problem:
         await host.close()
         raise CommandError(f"{problem}. Choose with --device, or leave it away for the best there is")
+
+
+def _refuse_without_extra(precision: str) -> None:
+    """Raises `CommandError` if the precision needs a library that is not installed."""
+    words = extras.lacking(extras.FOR_PRECISION[precision]) if precision in extras.FOR_PRECISION else ""
+    if words:
+        raise CommandError(f"--precision {precision} needs one more library; {words}")
 
 
 def _refuse_a_second_one() -> None:

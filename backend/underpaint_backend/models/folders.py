@@ -318,7 +318,8 @@ def _placed(model: Model, path: Path, found: _Sound, pack: Path, sister: Sister)
         return Entry(replace(model, state="unfit", detail=detail), pack, path, pack=pack)
     words = extras.lacking(extras.GGUF) if is_gguf(path) else ""
     if words:
-        return Entry(replace(model, state="unfit", detail=f"its weights are in a GGUF file; {words}"), folder, path)
+        detail = f"its weights are in a GGUF file, for which there is a library; {words}"
+        return Entry(replace(model, state="unfit", detail=detail), folder, path, pack=pack)
     return Entry(model, folder, path, pack=pack)
 
 

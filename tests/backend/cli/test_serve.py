@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_device_that_is_there_is_used(tmp_path: Path) -> None:
         log = daemon.log.read_text()
     assert log.count("the worker starts as process") == 1
     assert "ready on cpu" in log
+
+
+@pytest.mark.parametrize(("precision", "extra"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+def test_a_precision_whose_library_is_missing_is_refused(tmp_path: Path, precision: str, extra: str) -> None:
+    """With the words that install it, before anybody waits for the first job."""
+    if find_spec(extra) is not None and extra not in sys.modules:
+        pytest.skip(f"{extra} is installed here")
+    said = refused(tmp_path, "--precision", precision)
+    words = f"pip install 'underpaint[{extra}]'"
+    assert said == f"underpaint: --precision {precision} needs one more library; install it with: {words}"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.1.2.3", "box.example"])

@@ -194,7 +194,9 @@ def test_without_the_extra_a_gguf_file_is_listed_and_says_so(
     (entry,) = folder_entries(sister_among([flux2]), [tmp_path]).entries
 
     assert entry.model.state == "unfit"
-    assert entry.model.detail == "its weights are in a GGUF file; install what reads it: pip install 'underpaint[gguf]'"
+    assert entry.model.detail == (
+        "its weights are in a GGUF file, for which there is a library; install it with: pip install 'underpaint[gguf]'"
+    )
     with pytest.raises(ModelBroken, match=r"underpaint\[gguf\]"):
         opened(replace(entry, folder=flux2.folder, pack=tiny_pack))
 
