@@ -15,7 +15,7 @@ from typing import TypeVar
 from .device import bytes_wanted, is_out_of_memory, use_onednn, uses_onednn
 from .exceptions import OutOfMemory
 from .parts import Parts
-from .precision import Storage, words_for
+from .precision import Storage
 from .residency import Key
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Ladder:
         for rung, changes in self._rungs(effort, used):
             if changes():
                 self._reached.add(rung)
-                log.info("memory is short: %s, %s", rung.name.lower(), words_for(self.parts.device, self.parts.storage))
+                log.info("memory is short: %s, %s", rung.name.lower(), self.parts.words)
                 return True
         return False
 

@@ -45,6 +45,14 @@ LORA_BYTES = 1 << 30
 LORAS = 16
 """How many are kept; a job may have as many."""
 
+FAMILY_NAMES = {
+    "stable_diffusion": "Stable Diffusion 1.5",
+    "stable_diffusion_xl": "SDXL",
+    "flux1": "FLUX.1",
+    "flux2": "FLUX.2",
+}
+"""The families that LoRAs are made for, as artists know them."""
+
 Choice: TypeAlias = tuple[Path, float]
 """The file of a LoRA and how far it is followed: 0 is not at all."""
 
@@ -96,6 +104,7 @@ class LoraRack:
         self.most_bytes = most_bytes
         self.most = most
         self._held: OrderedDict[Hashable, Lora] = OrderedDict()
+        self._worn: set[Hashable] = set()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -107,9 +116,12 @@ class LoraRack:
         """What they take."""
         return sum(lora.bytes for lora in self._held.values())
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._held.clear()
+    def let_go(self) -> bool:
+        """Forget all that no job wears now. Whether there were any."""
+        idle = [key for key in self._held if key not in self._worn]
+        for key in idle:
+            log.info("the LoRA %s makes room", self._held.pop(key).name)
+        return bool(idle)
 
     @contextmanager
     def worn(self, model: str, family: str, parts: Parts, choices: Sequence[Choice]) -> Iterator[Worn]:
@@ -121,12 +133,14 @@ class LoraRack:
         """
         chosen = [(path, weight) for path, weight in choices if weight]
         loras = [(self._fetch(path, model, family, parts), weight) for path, weight in chosen]
-        self._make_room({lora.identity for lora, _ in loras})
+        self._worn = {lora.identity for lora, _ in loras}
+        self._make_room()
         worn, before = Worn(model, loras), dict(parts.marks)
         parts.marks.update(worn.marks)
         try:
             yield worn
         finally:
+            self._worn = set()
             worn.take_off()
             parts.marks.clear()
             parts.marks.update(before)
@@ -143,11 +157,11 @@ class LoraRack:
         self._held.move_to_end(key)
         return self._held[key]
 
-    def _make_room(self, keep: set[Hashable]) -> None:
+    def _make_room(self) -> None:
         for key in list(self._held):
             if len(self._held) <= self.most and self.bytes <= self.most_bytes:
                 return
-            if key not in keep:
+            if key not in self._worn:
                 log.info("the LoRA %s makes room", self._held.pop(key).name)
 
 
@@ -299,7 +313,8 @@ def _checked(path: Path, model: str, family: str) -> tuple[Header, str]:
     if what.kind != "lora":
         raise ModelBroken(path.stem, f"it is no LoRA but {what.name}")
     if what.family != family or family not in CONVERTERS:
-        raise WrongLora(path.stem, what.name, model)
+        own = FAMILY_NAMES.get(family, "")
+        raise WrongLora(path.stem, what.name, model if own in model else f"{model} ({own})")
     return header, what.name
 
 

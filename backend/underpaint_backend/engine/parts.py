@@ -95,7 +95,14 @@ class Parts:
         if self.storage != Storage.PLAIN:
             self.device.keep_freed(False)  # weights pass through memory in full precision
         self.residency.forget(set(before) - set(self.identities()))
-        log.info("calculates in %s", words_for(self.device, self.storage))
+        log.info("calculates in %s", self.words)
+
+    @property
+    def words(self) -> str:
+        """What the largest network is calculated and kept in, for people: "bfloat16, weights in fp8"."""
+        largest = max(self.names, key=self._number_of, default=None)
+        dtype = self.device.dtype if largest is None else self.device.dtype_for(self._specs[largest].precision)
+        return words_for(dtype, self.storage if largest is None else self._storage_of(largest))
 
     def has(self, name: str) -> bool:
         """Whether the model has this part."""
@@ -127,14 +134,10 @@ class Parts:
 
         Raises `BadFiles`.
         """
-        if name not in self._numbers:
-            self._numbers[name] = self._read(lambda: self._count(name))
-        storage = self._storage_of(name)
+        number, storage = self._number_of(name), self._storage_of(name)
         if storage == Storage.FILED:
             return self._filed(name)
-        return int(
-            self._numbers[name] * BYTES.get(storage, self.device.dtype_for(self._specs[name].precision).itemsize)
-        )
+        return int(number * BYTES.get(storage, self.device.dtype_for(self._specs[name].precision).itemsize))
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of a part, also of the scheduler. Unlike `parts[name].config` it needs no weights.
@@ -158,6 +161,11 @@ class Parts:
     def networks(self) -> tuple[nn.Module, ...]:
         """All that are in memory, for whoever wants to reach into them."""
         return self.residency.peek(self.identities())
+
+    def _number_of(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = self._read(lambda: self._count(name))
+        return self._numbers[name]
 
     def _count(self, name: str) -> int:
         """How many numbers a network has; where nobody says, its files are in half precision as most are."""

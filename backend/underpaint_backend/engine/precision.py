@@ -77,8 +77,12 @@ class Memory:
         return self.precision in ("auto", "fp8") or storage == Storage.PLAIN
 
 
-def words_for(device: Device, storage: Storage) -> str:
+def words_for(dtype: torch.dtype, storage: Storage) -> str:
     """What is calculated and kept in, for people: "bfloat16", "bfloat16, weights in fp8"."""
-    kind = str(device.dtype).removeprefix("torch.")
-    ends = {Storage.PLAIN: "", Storage.FETCHED: ", weights fetched for each layer"}
+    kind = str(dtype).removeprefix("torch.")
+    ends = {
+        Storage.PLAIN: "",
+        Storage.FETCHED: ", weights fetched for each layer",
+        Storage.FILED: ", weights as their files have them",
+    }
     return kind + ends.get(storage, f", weights in {storage.name.lower()}")

@@ -59,6 +59,8 @@ class Residency:
         self.reads = 0
         self.alone = False
         """Whether nothing stays that is not in use."""
+        self.let_go: Callable[[], bool] = lambda: False
+        """Drops what else lies idle on the device, such as LoRAs; whether there was anything."""
         self._held: OrderedDict[Key, _Held] = OrderedDict()
         self._in_use: set[Key] | None = None
         self._watch: Watch | None = None
@@ -127,14 +129,15 @@ class Residency:
             self._watch, self._reading = None, nullcontext
 
     def evict(self, keep: Iterable[Key] = ()) -> bool:
-        """All leave the device but those in use and those to `keep`. Whether there were any."""
+        """All leave the device but those in use and those to `keep`, and what else is idle. Whether there was any."""
         stay = set(keep)
         leaving = [key for key in self._idle(on_device=True) if key not in stay]
         for key in leaving:
             self._lower(key)
-        if leaving:
+        left = self.let_go() or bool(leaving)
+        if left:
             self.give_back()
-        return bool(leaving)
+        return left
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop networks, wherever they are."""

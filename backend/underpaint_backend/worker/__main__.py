@@ -13,7 +13,7 @@ from typing import BinaryIO, NoReturn
 
 from ..models.catalog import default_roots
 from .inbox import Inbox
-from .interface import OFFLOADS, PRECISIONS, Ready, Unusable
+from .interface import OFFLOADS, PRECISIONS, Unusable
 from .outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     limit = None if options.memory_gib is None else int(options.memory_gib * (1 << 30))
     memory = MemoryChoice(limit, precision=options.precision, offload=options.offload)
     worker = Worker(device, options.models or default_roots(), outbox, memory)
-    outbox.send(Ready(device.name))
+    worker.introduce()
     log.info("ready on %s", device.name)
     while True:
         job = inbox.next()

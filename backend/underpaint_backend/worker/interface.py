@@ -31,7 +31,10 @@ for name, cls in messages.vocabulary:
 @vocabulary.message("ready")
 @dataclass(frozen=True)
 class Ready(Record):
-    """Worker: libraries are imported and the device is open. `device` is what it runs on, in words."""
+    """Worker: libraries are imported and the device is open; said again when the words change.
+
+    `device` is what it runs on, and what it calculates and keeps weights in: "cuda:0 NVIDIA L4, float16".
+    """
 
     device: str = text(200)
 

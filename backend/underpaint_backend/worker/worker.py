@@ -21,11 +21,13 @@ from ..engine.library import Library, LoadedModel
 from ..engine.lora import LoraRack
 from ..engine.painting import Observer, Painting, paint
 from ..engine.precision import Memory as MemoryChoice
+from ..engine.precision import words_for
 from ..imaging.depth import Pixels
 from ..models.catalog import Entry, find_models
 from ..models.suitability import reason_to_refuse
 from .failures import Refused, explain
 from .inbox import Job
+from .interface import Ready
 from .loras import files_of
 from .outbox import Outbox
 from .pictures import Pictures
@@ -51,7 +53,20 @@ class Worker:
         self._outbox = outbox
         self._library = Library(device, memory)
         self._rack = LoraRack()
+        self._library.residency.let_go = self._rack.let_go
         self._previews = Previews(outbox)
+        self._introduced = ""
+
+    def introduce(self, words: str | None = None) -> None:
+        """Say what this worker runs on, and what it calculates and keeps weights in, if that was not said already.
+
+        `words` are those of the model at hand; without, there is none yet.
+        """
+        memory, dtype = self._library.residency.memory, self._library.device.dtype
+        device = f"{self.device.name}, {words or words_for(dtype, memory.storage(0, 0))}"
+        if device != self._introduced:
+            self._introduced = device
+            self._outbox.send(Ready(device[:200]))
 
     def run(self, job: Job) -> None:
         """Run a job and send all that is to be said of it; the last message is `Done`, `Failed` or `Cancelled`.
@@ -101,6 +116,7 @@ class Worker:
         observer = Observer(progress.report, on_step, notices.append)
         with self._wearing(model, job):
             painted = paint(model, painting, observer, job.cancelled)
+        self.introduce(model.family.parts.words)
         for index, (seed, picture) in enumerate(zip(painting.seeds, painted, strict=True)):
             progress.report("compositing", index / len(painted))
             self._send(job, index, seed, pictures.finished(picture))

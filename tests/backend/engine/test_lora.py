@@ -475,8 +475,26 @@ def test_those_of_a_job_stay_whatever_they_take(load: Callable[[str], Family], t
         assert torch.equal(answer(family), found)
     with wearing(rack, family, choices[:1]):
         assert rack.held == ("0",)
-    rack.clear()
+    assert rack.let_go()
     assert (rack.held, rack.bytes) == ((), 0)
+
+
+def test_where_memory_is_short_those_that_are_idle_go(load: Callable[[str], Family], tmp_path: Path) -> None:
+    """They make room with idle models, and those that the job wears stay; the answer is the same."""
+    family = load("stable_diffusion")
+    residency = family.parts.residency
+    first, second = (lora_for("stable_diffusion", family, tmp_path / f"{seed}.safetensors", seed) for seed in range(2))
+    rack = LoraRack()
+    residency.let_go = rack.let_go
+    with wearing(rack, family, [(first, 1.0)]):
+        pass
+
+    with wearing(rack, family, [(second, 1.0)]):
+        expected = answer(family)
+        assert residency.evict(keep=family.parts.identities())
+        assert rack.held == ("1",)
+        assert torch.equal(answer(family), expected)
+        assert not residency.evict(keep=family.parts.identities())
 
 
 def test_a_file_that_was_changed_is_read_again(load: Callable[[str], Family], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image as PillowImage
 from safetensors.torch import load_file, save_file
 from underpaint_backend.models.catalog import DESCRIPTION, SCHEDULERS
-from underpaint_backend.worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery
+from underpaint_backend.worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready
 from underpaint_protocol import images
 from underpaint_protocol.fields import Record
 from underpaint_protocol.geometry import working_size
@@ -300,6 +300,25 @@ def test_the_log_says_what_happened_and_no_prompt(models_folder: Path, tmp_path:
     assert "job bad: failed" in text
     assert "xyzzy" not in text
     assert "plugh" not in text
+
+
+def test_what_weights_are_kept_in_is_said(models_folder: Path) -> None:
+    """Before the first job what was chosen, and anew when a model is kept otherwise."""
+    chosen = WorkerProcess([models_folder], "--precision", "fp8")
+    said = chosen.wait_ready()
+    assert said.device.startswith("cpu")
+    assert said.device.endswith(", float32, weights in fp8")
+    messages = chosen.run(INPAINT, *PIXELS)
+    assert not [message for message in messages if isinstance(message, Ready)]
+    chosen.close()
+
+    little = WorkerProcess([models_folder], "--memory-gib", "0.002")
+    assert little.wait_ready().device.endswith(", float32")
+    messages = little.run(INPAINT, *PIXELS)
+    [again] = [message for message in messages if isinstance(message, Ready)]
+    assert again.device.endswith(", float32, weights in fp8")
+    assert isinstance(messages[-1], Done)
+    little.close()
 
 
 def test_the_worker_ends_with_its_input(models_folder: Path) -> None:
