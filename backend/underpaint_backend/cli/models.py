@@ -17,7 +17,7 @@ from ..models import adding, folders
 from ..models.catalog import Entry, default_roots, find_models, locate
 from ..models.download import Download, Progress, in_gb
 from ..models.exceptions import ModelError
-from ..models.hub import Denied, Hub, HubError, Line, NotThere, Settings, Unreachable, settings
+from ..models.hub import Denied, Hub, HubError, Line, NotReached, NotThere, Settings, settings
 from ..models.layout import read_index, read_object
 from ..models.offers import Offer, Source, check_id, offers
 from ..models.removal import remove
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("remove-folder", "search a folder no more; its files stay"),
     ):
         folder = actions.add_parser(name, help=what)
-        folder.add_argument("folder", type=Path, metavar="FOLDER")
+        folder.add_argument("folder", type=_folder, metavar="FOLDER")
     remove_ = actions.add_parser("remove", help="delete a model's files, but for what other models need")
     remove_.add_argument("model", metavar="MODEL")
     remove_.add_argument("--yes", action="store_true", help="do not ask")
@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("models", nargs="*", metavar="MODEL", help="all that are here, if none is named")
     check.add_argument("--repair", action="store_true", help="fetch again what is damaged or missing")
     _add_hub(check)
+
+
+def _folder(word: str) -> Path:
+    if not word:  # a variable of the shell that has no value, and not the folder where one is
+        raise argparse.ArgumentTypeError("must be the path of a folder; it was empty")
+    return Path(word)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -253,7 +259,7 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
-        hint = ". A mirror is named with --endpoint or HF_ENDPOINT" if isinstance(error, Unreachable) else ""
+        hint = ". A mirror is named with --endpoint or HF_ENDPOINT" if isinstance(error, NotReached) else ""
         raise ValueError(
             f"there is no folder {where} here, and {how.endpoint} says nothing of it: {error}{hint}"
         ) from None

@@ -159,6 +159,8 @@ def place_of(where: str) -> Path | str:
 
     Raises `ValueError` that says what is wrong with it, and `OSError` if it cannot be looked at.
     """
+    if not where:
+        raise ValueError("there must be the name of a repository, a folder or a file; it was empty")
     page = PAGE.fullmatch(where)
     path = Path(where).expanduser()
     if page is not None:

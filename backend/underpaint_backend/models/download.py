@@ -22,7 +22,7 @@ from threading import Event
 from typing import BinaryIO, TypeVar
 
 from .exceptions import DownloadCancelled, ModelError
-from .hub import Busy, Denied, Hub, HubError, Line, NotThere, Settings, Unreachable, cut_when
+from .hub import Busy, Denied, Hub, HubError, Line, NotReached, NotThere, Settings, Unreachable, cut_when
 from .layout import gap_in
 from .locks import locked
 from .offers import Offer, Source
@@ -294,7 +294,7 @@ class Download:
             raise self._denied(denied) from denied
         except NotThere as absent:
             raise self._failed(self._what_is_missing(absent)) from absent
-        except Unreachable as error:
+        except NotReached as error:
             detail = f"{self._settings.endpoint} cannot be reached: {error}"
             raise ModelError("hub_unreachable", model=self.offer.model.id, detail=detail) from error
         except HubError as error:

@@ -105,6 +105,10 @@ class Unreachable(HubError):
     """The hub cannot be reached, or the connection was cut. Trying again may help."""
 
 
+class NotReached(Unreachable):
+    """There was not even a connection: nobody is there, or there is no network."""
+
+
 class Busy(HubError):
     """The hub asks for patience: `wait` seconds, where it said how many."""
 
@@ -282,6 +286,9 @@ class Hub:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
             connection.connect()
+        except OSError as error:
+            raise DownloadCancelled() if self._cancelled.is_set() else NotReached(_in_words(error)) from error
+        try:
             self._line.use(connection.sock)
             connection.request("GET", target, headers=sent)
             return connection.getresponse()

@@ -285,7 +285,8 @@ def folder_is_whole(folder: Path, source: Source) -> bool:
 def part_is_whole(folder: Path) -> bool:
     """Whether a part of a model, as a text encoder or a tokenizer, has its weights, or whatever it has instead."""
     try:
-        names = {entry.name for entry in os.scandir(folder) if entry.is_file()}  # a dangling link is none
+        # A dangling link is none, and an empty file is what is left of a copy on a full disk.
+        names = {entry.name for entry in os.scandir(folder) if entry.is_file() and entry.stat().st_size}
     except OSError:
         return False
     indexes = [name for name in names if INDEX.fullmatch(name)]

@@ -329,6 +329,7 @@ def test_a_hub_that_cannot_be_one_is_said_in_one_line(say: Say, words: list[str]
         ("x", "/nowhere", "there is no folder or file /nowhere"),
         ("sdxl", "/nowhere", "there is no folder or file /nowhere"),
         ("UPPER", "./nowhere", "there is no folder or file ./nowhere"),
+        ("x", "", "it was empty"),
         ("x", "tests", "tests has no model_index.json, so it is no model in diffusers' layout"),
     ],
 )
@@ -370,6 +371,8 @@ def test_a_folder_that_loses_its_weights_is_not_ready(say: Say, home: Path) -> N
     weights_file = part(folder / "unet")
     assert say("add", "whole", str(folder))[0] == 0
     assert state_of("whole") == "ready"
+    os.truncate(weights_file, 0)
+    assert state_of("whole") == "absent"
     weights_file.unlink()
     assert "absent: its folder whole is not complete: unet" in say("show", "whole")[1]
     code, _, err = say("pull", "whole")
@@ -470,6 +473,14 @@ def test_a_folder_that_is_not_there_is_said(say: Say, home: Path) -> None:
     assert code == 2
     assert "there is no folder" in err.lower()
     assert say("remove-folder", str(home))[0] == 2
+
+
+def test_an_empty_word_is_no_folder(say: Say, home: Path) -> None:
+    """A variable without a value is not the folder where one happens to be."""
+    for action in ("add-folder", "remove-folder"):
+        with pytest.raises(SystemExit):
+            say(action, "")
+    assert not (home / "home" / "folders.json").exists()
 
 
 def test_a_file_is_no_folder(say: Say, home: Path) -> None:

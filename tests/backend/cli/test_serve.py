@@ -94,7 +94,7 @@ def test_a_precision_whose_library_is_missing_is_refused(tmp_path: Path, precisi
     if find_spec(extra) is not None and extra not in sys.modules:
         pytest.skip(f"{extra} is installed here")
     said = refused(tmp_path, "--precision", precision)
-    words = f"pip install 'underpaint[{extra}]'"
+    words = f".venv/bin/pip install 'underpaint[{extra}]'"
     assert said == f"underpaint: --precision {precision} needs one more library; install it with: {words}"
 
 
