@@ -41,6 +41,20 @@ def bytes_on_disk(path: Path) -> int:
     return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
 
 
+def jobs_in(home: Path) -> dict[str, tuple[int, bool]]:
+    """The jobs that a daemon has written down: how often each was begun, and whether it has ended."""
+    with beside(home / "journal.sqlite") as journal:
+        rows = journal.execute("SELECT job, attempts, ended IS NOT NULL FROM jobs")
+        return {job: (attempts, bool(ended)) for job, attempts, ended in rows}
+
+
+def work_in(home: Path) -> int:
+    """All work that a daemon has accepted, in its own unit; what is begun again does not count again."""
+    with beside(home / "journal.sqlite") as journal:
+        ((work,),) = journal.execute("SELECT SUM(work) FROM usage")
+        return int(work)
+
+
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[sqlite3.Connection]:
     """Another connection to the file, which commits by itself."""

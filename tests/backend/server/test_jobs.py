@@ -37,6 +37,7 @@ from underpaint_protocol.messages import (
 from websockets.exceptions import ConnectionClosed
 
 from tests.backend.server.calling import INPAINT, LONG, SELECTION, SHORT, SIDE, Caller, ask, greeted, worker_of
+from tests.backend.server.journals import jobs_in
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker through Linux's /proc")
 
@@ -262,7 +263,8 @@ async def test_a_killed_daemon_goes_on_where_it_was(own_daemon: Launched) -> Non
     caller.submit("finished", INPAINT)
     await caller.until(lambda event: isinstance(event, Progress) and event.job == "finished")
     caller.cut()
-    await asyncio.sleep(1.5)
+    while not jobs_in(own_daemon.home)["finished"][1]:
+        await asyncio.sleep(0.02)
     await caller.connect()
     caller.submit("running", replace(LONG, steps=60))
     caller.submit("waiting", SHORT)
