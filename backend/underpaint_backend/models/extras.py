@@ -21,7 +21,7 @@ def lacking(extra: str) -> str:
     """What to do about an extra that is not installed; "" if it is."""
     if find_spec(extra) is not None:
         return ""
-    return f"install it with: pip install 'underpaint[{extra}]'"
+    return f"install it with: .venv/bin/pip install 'underpaint[{extra}]'"
 
 
 def quantiser_of(config: Any) -> str:

@@ -195,7 +195,8 @@ def test_without_the_extra_a_gguf_file_is_listed_and_says_so(
 
     assert entry.model.state == "unfit"
     assert entry.model.detail == (
-        "its weights are in a GGUF file, for which there is a library; install it with: pip install 'underpaint[gguf]'"
+        "its weights are in a GGUF file, for which there is a library; "
+        "install it with: .venv/bin/pip install 'underpaint[gguf]'"
     )
     with pytest.raises(ModelBroken, match=r"underpaint\[gguf\]"):
         opened(replace(entry, folder=flux2.folder, pack=tiny_pack))
