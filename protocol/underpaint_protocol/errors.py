@@ -148,7 +148,7 @@ TABLE: Dict[str, Row] = {
     ),
     "wrong_size": Row(
         "Pictures of this size cannot be painted: {detail}.",
-        "Choose a larger area.",
+        "Choose an area of another size.",
     ),
     "wrong_mask_size": Row(
         "The selection mask does not fit the picture: {detail}.",

@@ -10,7 +10,9 @@ from underpaint_protocol.messages import Model, Request
 from .schedulers import ALONE, OWN, is_hybrid, parse_hybrid
 
 SMALLEST_SIDE = 16
-"""Pixels of a request's shorter side."""
+"""Pixels of a request's shorter side, at least."""
+LARGEST_AREA = 8192 * 8192
+"""Square pixels of a request. What is painted is scaled up to it, and takes 2 GB on the way."""
 
 
 def reason_to_refuse(request: Request, model: Model) -> ErrorInfo | None:
@@ -34,6 +36,9 @@ def reason_to_refuse(request: Request, model: Model) -> ErrorInfo | None:
 def _reason_in_pictures(request: Request) -> ErrorInfo | None:
     image, mask = request.image, request.mask
     width, height = request.width, request.height
+    if width * height > LARGEST_AREA:
+        most = f"at most {LARGEST_AREA // 1_000_000} megapixels can be painted at once"
+        return describe("wrong_size", detail=f"{width} × {height} px, and {most}")
     if min(width, height) < SMALLEST_SIDE:
         return describe("wrong_size", detail=f"{width} × {height} px, and each side needs at least {SMALLEST_SIDE} px")
     if request.task == "inpaint" and (image is None or mask is None):

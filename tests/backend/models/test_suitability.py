@@ -61,6 +61,7 @@ def test_what_can_be_done_is_not_refused(request_: Request) -> None:
         ("too_many_references", replace(PLAIN, references=(OTHER,) * 9), {}),
         ("too_many_references", replace(PLAIN, references=(OTHER,)), {"max_references": 0}),
         ("wrong_size", replace(PLAIN, width=7, height=7), {}),
+        ("wrong_size", replace(PLAIN, width=10_000, height=10_000), {}),
         ("invalid_field", replace(INPAINT, mask=None), {}),
         ("invalid_field", replace(PLAIN, task="edit"), {}),
         ("invalid_field", replace(PLAIN, task="image_to_image"), {}),
