@@ -126,7 +126,7 @@ def test_show_says_everything(say: Say) -> None:
     out = say("show", "flux2-klein:9b")[1]
     for words in ("absent", "steps: 4", "up to 4", "18.3 GB in bf16", "34.7 GB", "FLUX.2-klein-9B", "to be accepted"):
         assert words in out
-    assert "memory: 18.3 GB in bf16, 9.2 GB in fp8\n" in out
+    assert "memory: 18.3 GB in bf16, 9.2 GB in fp8, 5.3 GB in nf4\n" in out
     assert "paints best at: 1 megapixel, sides a multiple of 16 px\n" in out
     assert "ready" in say("show", "primer-inpaint")[1]
 

@@ -316,7 +316,7 @@ GB = 1_000_000_000
 def test_memory_is_that_of_the_larger_half() -> None:
     """The prompt is encoded before painting begins, so the two are never there together."""
     memory = peak_bytes(11.9, 4.9, 0.1)
-    assert memory == {"bf16": 24 * GB, "fp8": round(12.1 * GB)}
+    assert memory == {"bf16": 24 * GB, "fp8": round(12.1 * GB), "nf4": round((11.9 * 0.5625 + 0.2) * GB)}
     assert peak_bytes(1, 24, 0)["bf16"] == 48 * GB
 
 
@@ -327,6 +327,8 @@ def test_what_does_not_fit_is_told_with_numbers() -> None:
     assert fitness(model, 1 * GB, 12 * GB) == ""
     reason = fitness(model, 3 << 30, 8 << 30)
     assert reason == "it needs 11.2 GiB of memory at least, and there are 8.0 GiB, 3.0 GiB of them free"
+    assert fitness(model, 3 << 30, 8 << 30, "nf4") == ""
+    assert fitness(model, 3 << 30, 8 << 30, "bfloat16") == reason
     small, large = fitted([known()["sd15"].model, model], 3 << 30, 8 << 30)
     assert (small.state, small.detail) == ("absent", "")
     assert (large.state, large.detail) == ("unfit", reason)

@@ -88,6 +88,7 @@ class LocalHost:
 
     def __init__(self, options: LocalOptions) -> None:
         self._roots = (*default_roots(), *options.model_roots)
+        self._precision = options.precision
         self._entries = find_models(self._roots)
         self._models = _known(self._entries)
         self._room: Memory | None = None
@@ -114,7 +115,9 @@ class LocalHost:
                 memory = await asyncio.wait_for(self.free_memory(), GRACE)
                 self._room = _room_for_weights(self._worker.device, memory)
         models = _known(self._entries)
-        self._models = fitted(models, self._room.free, self._room.total) if self._room is not None else models
+        if self._room is not None:
+            models = fitted(models, self._room.free, self._room.total, self._precision)
+        self._models = models
 
     def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
         try:
