@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 from underpaint_backend.server.hosts import Host
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
-from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import Cancelled, Done, Failed, Request, Result, Submit, Tile
 from underpaint_protocol.tiles import name_of
+
+from tests.backend.server.host_jobs import one_by_one, run
 
 SHORT = Request("primer-inpaint", "text_to_image", 64, 64, steps=1)
 LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
@@ -51,15 +52,6 @@ async def fresh(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     async with started(request.param) as running:
         assert running.worker.state == "starting"
         yield running
-
-
-async def one_by_one(tiles: Sequence[Tile]) -> AsyncIterator[Tile]:
-    for tile in tiles:
-        yield tile
-
-
-async def run(host: Host, submit: Submit, tiles: Sequence[Tile] = ()) -> list[Record]:
-    return [message async for message in host.run(submit, one_by_one(tiles))]
 
 
 async def test_a_job_may_come_before_the_worker_is_ready(fresh: Host) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +19,9 @@ from underpaint_protocol import tiles
 from underpaint_protocol.messages import vocabulary
 
 from tests.examples.running import EXAMPLES, command, environment
+from tests.protocol.golden import VECTORS, from_json
 
 PROGRAM = EXAMPLES / "raw_bytes.py"
-VECTORS = json.loads((EXAMPLES.parent / "protocol/vectors/messages.json").read_text(encoding="utf-8"))["messages"]
 
 
 def loaded() -> ModuleType:
@@ -36,12 +35,6 @@ def loaded() -> ModuleType:
 
 
 RAW = loaded()
-
-
-def from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return bytes.fromhex(value["bytes"]) if set(value) == {"bytes"} else {k: from_json(v) for k, v in value.items()}
-    return [from_json(item) for item in value] if isinstance(value, list) else value
 
 
 def test_it_paints_with_a_real_daemon(daemon: Launched, tmp_path: Path) -> None:
@@ -77,7 +70,7 @@ def test_it_needs_nothing_but_python() -> None:
     assert {name.split(".")[0] for name in imports} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["message"]["type"])
+@pytest.mark.parametrize("vector", VECTORS["messages"], ids=lambda vector: vector["message"]["type"])
 def test_its_msgpack_understands_the_golden_vectors(vector: dict[str, Any]) -> None:
     """It reads each vector as what it means, and what it writes is understood."""
     data = bytes.fromhex(vector["hex"])

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from underpaint_protocol.exceptions import ProtocolError
 from underpaint_protocol.messages import vocabulary
 
-VECTORS = json.loads((Path(__file__).parents[2] / "protocol/vectors/messages.json").read_text(encoding="utf-8"))
-
-
-def from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return bytes.fromhex(value["bytes"]) if set(value) == {"bytes"} else {k: from_json(v) for k, v in value.items()}
-    return [from_json(item) for item in value] if isinstance(value, list) else value
+from tests.protocol.golden import VECTORS, from_json
 
 
 @pytest.mark.parametrize("vector", VECTORS["messages"], ids=lambda vector: vector["message"]["type"])

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from underpaint_backend.worker.interface import Memory
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, Cancelled, Done, Failed, Request, Result, Submit, Tile, Worker
 from underpaint_protocol.tiles import name_of
+
+from tests.backend.server.host_jobs import one_by_one, run
 
 JOB = Submit("job", Request("primer-inpaint", "text_to_image", 64, 64, steps=1))
 LONG = Submit("long", Request("primer-inpaint", "text_to_image", 64, 64, steps=500))
@@ -242,12 +244,3 @@ def worker_of(host: LocalHost) -> int:
     """The worker's process."""
     assert host._process is not None
     return host._process.pid
-
-
-async def one_by_one(tiles: Sequence[Tile]) -> AsyncIterator[Tile]:
-    for tile in tiles:
-        yield tile
-
-
-async def run(host: LocalHost, submit: Submit, tiles: Sequence[Tile] = ()) -> list[Record]:
-    return [message async for message in host.run(submit, one_by_one(tiles))]
