@@ -36,7 +36,7 @@ class Evaluation:
         self._model = model
         self._scale = model.latent_scale
         self._cells = (painting.size[1] // self._scale, painting.size[0] // self._scale)
-        self._windows = self._divided()
+        self._windows = self._divided(bool(painting.references))
         self._predictors: dict[Hashable, Predict] = {}
 
     @property
@@ -52,11 +52,11 @@ class Evaluation:
 
         return blended(self._windows, self._cells, predict)
 
-    def _divided(self) -> list[Window]:
+    def _divided(self, has_references: bool) -> list[Window]:
         family, description = self._model.family, self._model.description
         height, width = self._cells
-        # Those that refer to the canvas were trained at every size up to 4 megapixels.
-        if family.sees_canvas or height * width * self._scale**2 <= TOO_LARGE * description.native_area:
+        whole = family.was_trained_large or (has_references and family.ties_references)
+        if whole or height * width * self._scale**2 <= TOO_LARGE * description.native_area:
             return windows(self._cells, self._cells)
         multiple = max(1, description.size_multiple // self._scale)
         side = side_for(self._cells, description.native_area // self._scale**2, multiple)

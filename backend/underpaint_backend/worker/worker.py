@@ -159,9 +159,11 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
     """The request in the units of the model, with the model's own values where the request leaves them open."""
     defaults, family = model.description, model.family
     area = defaults.native_area
-    if request.full_size and request.task != "edit":  # what is edited is seen at the model's own size
-        area = max(area, min(request.width * request.height, MOST_AREA))
     sees_canvas = request.task == "edit" or (request.task == "inpaint" and family.sees_canvas)
+    tied = family.ties_references and (sees_canvas or bool(request.references))
+    # What is edited is seen at the model's own size, and what windows cannot divide, unless it was trained for more.
+    if request.full_size and request.task != "edit" and (family.was_trained_large or not tied):
+        area = max(area, min(request.width * request.height, MOST_AREA))
     size = working_size(request.width, request.height, area, defaults.size_multiple)
     return Painting(
         size=size,

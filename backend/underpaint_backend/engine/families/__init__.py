@@ -124,6 +124,16 @@ class Family(ABC):
         return False
 
     @property
+    def ties_references(self) -> bool:
+        """Whether references lie beside the picture, place for place: with them it cannot be painted in windows."""
+        return False
+
+    @property
+    def was_trained_large(self) -> bool:
+        """Whether the model was trained at every size up to 4 megapixels, so that no picture needs windows."""
+        return False
+
+    @property
     def networks(self) -> Sequence[nn.Module]:
         """All networks that are loaded, for whoever wants to reach into them."""
         return self.parts.networks

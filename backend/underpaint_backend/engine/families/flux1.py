@@ -137,6 +137,11 @@ class Flux1(Family):
         return self.is_kontext
 
     @property
+    def ties_references(self) -> bool:
+        """Kontext was trained with references at the picture's own places, Redux's are words."""
+        return not self.is_redux
+
+    @property
     def most_tokens(self) -> int:
         """Tokens of a prompt that T5 is given: schnell was trained with half as many."""
         return 512 if self.takes_guidance else 256

@@ -48,6 +48,8 @@ class Flux2(Family):
         "transformer": Network(Flux2Transformer2DModel, "bfloat16"),
     }
     sees_canvas: ClassVar[bool] = True
+    ties_references: ClassVar[bool] = True
+    was_trained_large: ClassVar[bool] = True
 
     @classmethod
     def networks_in(cls, source: Source) -> Mapping[str, Network]:
