@@ -1,52 +1,61 @@
-"""How long a cancelled job goes on: from the moment of cancelling to the exception that ends it.
+"""How long a cancelled job goes on: from the `cancel` that its host sends to the message that ends it.
 
 Two models with random weights, on a CPU: one of the size of stable-diffusion-inpainting, and one with FLUX.1's widths
-(3072, text encoder 4096) but few blocks. Each is cancelled at random moments inside of text encoding and VAE encoding,
-a denoising step, a VAE decoding, and loading.
+(3072, text encoder 4096) but few blocks. Each is cancelled at random moments while a worker, at the far end of two
+pipes, loads it, encodes text, encodes a picture, is in a denoising step, and decodes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from threading import Event, Timer
 from unittest.mock import patch
 
+import numpy as np
 import overhead
 import torch
 from parities import tiny_flux1
 from report import Figure, show
-from underpaint_backend.engine.cancel import Cancelled, cancellable_loading, watching
-from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.families import Conditions, Region
-from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.models.catalog import DESCRIPTION, Entry, find_models
+from underpaint_protocol.messages import Cancelled, Done, Request, Submit
+from worker_line import Heard, Line, line_to, named
 
 SIDE = 512
-PROMPT = "a lighthouse between two old trees " * 8
 GOAL, WORST = 100.0, 300.0
 FLUX = "random-flux1"
 FOLDER = overhead.FOLDER.parent
+UNLIKELY = 50
+"""Cancellations that come too late before something is wrong."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Something that takes long, and can be cancelled."""
+    """A phase of a job in which there is nothing else to do than this. `new` says what no job before had."""
 
-    model: str
     name: str
-    work: Callable[[Event], object]
+    phase: str
+    new: tuple[str, ...] = ()
+
+
+PLACES = (
+    Place("loading", "loading", ("worker",)),
+    Place("text encoding", "encoding", ("prompt",)),
+    Place("VAE encoding", "encoding", ("canvas",)),
+    Place("a step", "denoising"),
+    Place("VAE decoding", "decoding"),
+)
 
 
 def main() -> None:
     """Cancel both models in all places and print the largest of the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=9, help="cancellations in each place")
+    parser.add_argument("--runs", type=int, default=7, help="cancellations in each place")
     parser.add_argument("--side", type=int, default=SIDE, help="sides of the picture, px")
     parser.add_argument("--models", type=Path, help="a folder of other models than those two")
     parser.add_argument("--json", action="store_true")
@@ -58,98 +67,87 @@ def main() -> None:
 def measure(entries: list[Entry], runs: int, side: int) -> Figure:
     """Rows: milliseconds from cancelling to its end, for each model and place."""
     rows: list[dict[str, object]] = []
-    for entry in entries:
-        library = Library(open_device("cpu"))
-        for place in places(library, entry, side):
-            whole, waits = cancelled_in(place, runs)
-            median, worst = statistics.median(waits), max(waits)
-            names = {"model": place.model, "place": place.name, "whole, ms": whole}
-            rows.append({**names, "median, ms": median, "worst, ms": worst, "held": median <= GOAL and worst <= WORST})
-        library.clear()
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, UNDERPAINT_HOME=folder):
+        for entry in entries:
+            root = Path(folder) / "models"
+            at_side(entry, root / entry.folder.name, side)
+            with line_to([root]) as line:
+                jobs = Jobs(line, entry.model.id, side)
+                for place in PLACES:
+                    whole, waits = jobs.cancelled_in(place, runs)
+                    median, worst = statistics.median(waits), max(waits)
+                    names = {"model": entry.model.id, "place": place.name, "whole, ms": whole}
+                    held = median <= GOAL and worst <= WORST
+                    rows.append({**names, "median, ms": median, "worst, ms": worst, "held": held})
     return Figure("cancel", max(float(str(row["median, ms"])) for row in rows), "ms", f"<= {GOAL:g}", rows)
 
 
-def cancelled_in(place: Place, runs: int) -> tuple[float, list[float]]:
-    """Milliseconds of the whole work, and from each cancellation to its end."""
-    random = Random(place.model + place.name)
-    waits: list[float] = []
-    began = time.perf_counter()
-    place.work(Event())
-    whole = time.perf_counter() - began
-    while len(waits) < runs:
-        waited = cancelled_once(place, random.uniform(0, 0.9 * whole))
-        if waited is not None:
-            waits.append(1000 * waited)
-        else:  # the machine was faster this time
-            whole *= 0.9
-    return 1000 * whole, waits
+def at_side(entry: Entry, folder: Path, side: int) -> None:
+    """The model once more in `folder`, whose own area is that of the picture, so that it is seen as a whole."""
+    folder.mkdir(parents=True)
+    for part in entry.folder.iterdir():
+        if part.name != DESCRIPTION:
+            (folder / part.name).symlink_to(part.resolve())
+    model = replace(entry.model, native_area=side * side)
+    (folder / DESCRIPTION).write_text(json.dumps(model.to_wire()), encoding="utf-8")
 
 
-def cancelled_once(place: Place, after: float) -> float | None:
-    """Seconds from cancelling, `after` seconds from the beginning, to the end; None if it was done before."""
-    event, moments = Event(), []
+class Jobs:
+    """Jobs of one model, of which each does nothing that it does not have to: prompts and canvases are kept."""
 
-    def cancel() -> None:
-        moments.append(time.perf_counter())
-        event.set()
+    def __init__(self, line: Line, model: str, side: int) -> None:
+        self._line, self._model, self._side = line, model, side
+        self._number = 0
+        self._made = {"prompt": 0, "canvas": 0}
+        self._random = Random(model)
 
-    timer = Timer(after, cancel)
-    timer.start()
-    try:
-        place.work(event)
-    except Cancelled:
-        return time.perf_counter() - moments[0]
-    finally:
-        timer.cancel()
-    return None
+    def cancelled_in(self, place: Place, runs: int) -> tuple[float, list[float]]:
+        """Milliseconds of the whole of a place, and from each cancellation in it to its end."""
+        self._run(place, None, new=("worker",) if "worker" in place.new else ())  # what is not new is warm
+        whole = self._run(place, None).whole(place.phase)
+        waits: list[float] = []
+        late = 0
+        while len(waits) < runs:
+            heard = self._run(place, (place.phase, self._random.uniform(0, 0.9 * whole)))
+            if isinstance(heard.end, Cancelled):
+                waits.append(1000 * (heard.ended - heard.cancelled[0]))
+            else:  # the machine was faster this time
+                whole, late = 0.9 * whole, late + 1
+                if late > UNLIKELY:
+                    raise SystemExit(f"{place.name} of {self._model} is over before it can be cancelled")
+        return 1000 * whole, waits
 
-
-def places(library: Library, entry: Entry, side: int) -> list[Place]:
-    """Where a model can be cancelled. Each is what a painting does there, in the same contexts."""
-    name = entry.model.id
-    model = library.load(entry, lambda done: None, Event())
-    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-    def inside(work: Callable[[], object]) -> Callable[[Event], object]:
-        def run(cancelled: Event) -> None:
-            with torch.inference_mode(), watching(library.residency, cancelled):
-                work()
-
-        return run
-
-    with torch.inference_mode():
-        latents = model.family.encode(picture)
-        predict, timestep = predictor(model, latents, side)
-
-    def load(cancelled: Event) -> None:
-        library.residency.clear()
-        with cancellable_loading(cancelled):
-            model.family.parts.load(lambda done: None)
-
-    return [
-        Place(name, "text encoding", inside(lambda: model.family.encode_prompt(PROMPT))),
-        Place(name, "VAE encoding", inside(lambda: model.family.encode(picture))),
-        Place(name, "a step", inside(lambda: predict(latents, timestep))),
-        Place(name, "VAE decoding", inside(lambda: model.family.decode(latents))),
-        Place(name, "loading", load),
-    ]
-
-
-def predictor(
-    model: LoadedModel, latents: torch.Tensor, side: int
-) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], torch.Tensor]:
-    """One evaluation of the denoiser with the model's own guidance, and a timestep in the middle."""
-    family, guidance = model.family, model.description.default_guidance
-    mask, coverage = torch.ones(1, 1, *latents.shape[-2:]), torch.ones(1, 1, side, side)
-    conditions = Conditions(
-        prompt=family.encode_prompt(PROMPT),
-        negative_prompt=family.encode_prompt("") if family.is_guided(guidance) else None,
-        guidance=guidance,
-        size=(side, side),
-        region=Region(latents, mask, coverage) if model.takes_mask else None,
-    )
-    timesteps = family.schedule(model.description.default_scheduler, 4, 1.0, (side, side)).timesteps
-    return family.predictor(conditions, 1), timesteps[2]
+    def _run(self, place: Place, after: tuple[str, float] | None, new: tuple[str, ...] | None = None) -> Heard:
+        """One job. Without a moment to cancel it, it is cancelled where the place is over, or at its end."""
+        self._number += 1
+        for what in place.new if new is None else new:
+            if what == "worker":
+                self._line.renew()
+            else:
+                self._made[what] = self._number
+        drawn = np.random.default_rng(self._made["canvas"])
+        canvas = drawn.integers(0, 256, (self._side, self._side, 4), np.uint8)
+        mask = np.zeros((self._side, self._side), np.uint8)
+        mask[self._side // 4 : -self._side // 4, self._side // 4 : -self._side // 4] = 255
+        (image, selection), tiles = named(canvas, mask)
+        request = Request(
+            self._model,
+            "inpaint",
+            self._side,
+            self._side,
+            prompt=f"{self._made['prompt']}: " + "a lighthouse between two old trees " * 8,
+            steps=1,
+            guidance=None if place.phase == "denoising" else 1.0,
+            image=image,
+            mask=selection,
+        )
+        following = {"loading": "preparing", "encoding": "denoising", "denoising": "decoding"}.get(place.phase)
+        if after is None and following is not None:
+            after = (following, 0.0)
+        heard = self._line.run(Submit(f"job-{self._number}", request, previews=False), tiles, after)
+        if not isinstance(heard.end, (Done, Cancelled)):
+            raise SystemExit(f"a job ended in {heard.end}")
+        return heard
 
 
 def entries_in(folder: Path) -> list[Entry]:

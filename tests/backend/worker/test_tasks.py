@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parities.tiny_flux1 import build_tiny_flux1
+from parities.tiny_flux2 import build_tiny_flux2
 from safetensors.torch import save_file
 from underpaint_backend.models.catalog import DESCRIPTION
-from underpaint_protocol.messages import Adapter, Done, Failed, Request
+from underpaint_protocol.messages import Adapter, Done, Failed, Preview, Request
 
 from tests.backend.engine.tiny import build_tiny
 from tests.backend.worker.driving import WorkerProcess, canvas_of, image_of, pictures_of, soft_mask_of
@@ -30,6 +33,11 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     description = folder / "plain" / DESCRIPTION
     tasks = ["inpaint", "text_to_image", "image_to_image"]
     description.write_text(json.dumps({**json.loads(description.read_text()), "tasks": tasks}))
+    variants = (("schnell", build_tiny_flux1), ("kontext", build_tiny_flux1), ("klein", build_tiny_flux2))
+    for name, build in variants:
+        build(folder / name, name)
+        description = folder / name / DESCRIPTION
+        description.write_text(json.dumps({**json.loads(description.read_text()), "id": name}))
     home = tmp_path_factory.mktemp("home")
     (home / "loras").mkdir()
     write_lora(home / "loras" / "ink.safetensors", width=32)
@@ -88,6 +96,8 @@ def test_a_prompt_that_is_cut_says_where(worker: WorkerProcess) -> None:
     [
         (replace(PLAIN, references=(image_of(CANVAS),)), "too_many_references"),
         (replace(PLAIN, width=7, height=7), "wrong_size"),
+        (replace(PLAIN, width=10_000, height=10_000), "wrong_size"),
+        (replace(PLAIN, model="klein", references=(image_of(CANVAS),) * 9), "too_many_references"),
         (replace(REFINE, task="edit"), "unsupported_task"),
         (replace(PLAIN, loras=(Adapter("../ink"),)), "unknown_lora"),
         (replace(PLAIN, loras=(Adapter("large"),)), "wrong_lora"),
@@ -100,7 +110,39 @@ def test_what_cannot_be_done_is_said_and_the_next_job_works(
     end = worker.run(request_, CANVAS)[-1]
     assert isinstance(end, Failed)
     assert end.error.code == code
+    assert end.error.hint
     assert isinstance(worker.run(PLAIN)[-1], Done)
+
+
+def test_what_is_refused_says_what_would_do(worker: WorkerProcess) -> None:
+    """Both families of a LoRA that does not fit, how many references there may be, and which size."""
+    said = {}
+    for name, request in {
+        "lora": replace(PLAIN, loras=(Adapter("large"),)),
+        "references": replace(PLAIN, model="klein", references=(image_of(CANVAS),) * 9),
+        "small": replace(PLAIN, width=7, height=7),
+        "large": replace(PLAIN, width=10_000, height=10_000),
+    }.items():
+        end = worker.run(request, CANVAS)[-1]
+        assert isinstance(end, Failed)
+        said[name] = end.error.message
+    assert "“large” was made for SDXL, not for Tiny with 4 channels (Stable Diffusion 1.5)." in said["lora"]
+    assert "at most 4 reference pictures, and there are 9" in said["references"]
+    assert "7 × 7 px, and each side needs at least 16 px" in said["small"]
+    assert "10000 × 10000 px, and at most 67 megapixels" in said["large"]
+
+
+@pytest.mark.parametrize("model", ["schnell", "klein"])
+def test_a_prompt_that_a_flow_model_cuts_says_where(worker: WorkerProcess, model: str) -> None:
+    """Their tokenizers take more, and are counted in another way."""
+    words = " ".join(f"word{number}" for number in range(10_000))
+    end = worker.run(replace(PLAIN, model=model, prompt=words, steps=1))[-1]
+    assert isinstance(end, Done)
+    [notice] = end.notices
+    assert re.search(r"cut before “\S* ?word\d+ word\d+", notice)
+    end = worker.run(replace(PLAIN, model=model, steps=1))[-1]
+    assert isinstance(end, Done)
+    assert end.notices == ()
 
 
 def test_the_full_size_is_painted_and_not_scaled_up(worker: WorkerProcess) -> None:
@@ -113,6 +155,31 @@ def test_the_full_size_is_painted_and_not_scaled_up(worker: WorkerProcess) -> No
         return float(np.abs(np.diff(picture[..., :3].astype(float), axis=0)).mean())
 
     assert detail(full) > detail(scaled)
+
+
+def previewed(worker: WorkerProcess, request: Request) -> tuple[int, int]:
+    """How large the previews of a job are: a pixel for each cell that is painted."""
+    messages = worker.run(request, CANVAS, MASK)
+    assert isinstance(messages[-1], Done), messages[-1]
+    return next((message.width, message.height) for message in messages if isinstance(message, Preview))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "grows"),
+    [
+        ("schnell", "inpaint", True),
+        ("klein", "inpaint", True),
+        ("kontext", "inpaint", False),
+        ("kontext", "text_to_image", True),
+    ],
+)
+def test_the_full_size_is_for_models_that_can(worker: WorkerProcess, model: str, task: str, grows: bool) -> None:
+    """In windows, or as they were trained for it. Kontext with a canvas before its eyes can do neither."""
+    seen = {"image": image_of(CANVAS), "mask": image_of(MASK)} if task == "inpaint" else {}
+    request = Request(model, task, 90, 60, prompt="blue", seed=3, steps=1, **seen)  # type: ignore[arg-type]
+    small, large = (previewed(worker, replace(request, full_size=full)) for full in (False, True))
+
+    assert (large[0] * large[1] > small[0] * small[1]) == grows
 
 
 def test_a_lora_changes_one_job_and_no_other(worker: WorkerProcess) -> None:
