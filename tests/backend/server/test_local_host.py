@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
+from underpaint_backend.models.folders import add_folder
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
 from underpaint_backend.server.pulls import FetchFailed
@@ -212,6 +213,25 @@ async def test_what_is_damaged_is_written_into_the_log_once(
     await host.close()
     told = [record.getMessage() for record in caplog.records if str(folder) in record.getMessage()]
     assert len(told) == len(set(told)) == 2
+
+
+async def test_a_folder_that_is_gone_is_written_into_the_log_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that was taken out is not told of every five seconds."""
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    monkeypatch.setenv("UNDERPAINT_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    add_folder(folder)
+    folder.rmdir()
+    host = LocalHost(LocalOptions())
+    await host.start(lambda worker: None)
+    caplog.clear()
+    for _ in range(3):
+        await host.refresh()
+    await host.close()
+    assert len([record for record in caplog.records if str(folder) in record.getMessage()]) == 1
 
 
 def test_weights_may_wait_in_ram() -> None:

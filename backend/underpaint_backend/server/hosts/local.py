@@ -28,6 +28,7 @@ from ...models.catalog import Entry, default_roots, find_models
 from ...models.download import Download
 from ...models.exceptions import DownloadCancelled, ModelError
 from ...models.fitness import fitted
+from ...models.folders import folder_entries
 from ...models.hub import settings
 from ...models.offers import Offer, offers
 from ...models.store import Store, cache_folder
@@ -36,6 +37,8 @@ from ..pulls import FetchFailed, Progress
 
 log = logging.getLogger(__name__)
 
+LOOKS = (find_models, folder_entries)
+"""What looks at models again and again, and writes into the log what is wrong with them."""
 GRACE = 3.0
 """Seconds that a worker gets to end by itself before it is killed."""
 
@@ -150,7 +153,8 @@ class LocalHost:
         if self._supervisor is not None:  # it was tried out
             on_change(self._worker)
             return
-        logging.getLogger(find_models.__module__).addFilter(self._once)
+        for look in LOOKS:
+            logging.getLogger(look.__module__).addFilter(self._once)
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
@@ -204,7 +208,8 @@ class LocalHost:
         return await asyncio.shield(self._memory)
 
     async def close(self) -> None:
-        logging.getLogger(find_models.__module__).removeFilter(self._once)
+        for look in LOOKS:
+            logging.getLogger(look.__module__).removeFilter(self._once)
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
