@@ -15,13 +15,14 @@ from pathlib import Path
 
 from underpaint_protocol.locations import data_folder, launch_file, token_file
 
+from ..file_lock import TAKEN
 from ..models import extras
 from ..server.access.handshake import Gate
 from ..server.access.tls import BadCertificate, fingerprint, server_context
 from ..server.access.tokens import Tokens
 from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.hosts.local import LocalHost, LocalOptions
-from ..server.journal.claim import TAKEN, claim
+from ..server.journal.claim import claim
 from ..worker.interface import OFFLOADS, PRECISIONS
 from . import CommandError, place
 

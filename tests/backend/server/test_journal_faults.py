@@ -344,7 +344,7 @@ async def test_a_lock_that_breaks(
     def no_locks(descriptor: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("underpaint_backend.server.journal.claim._lock", no_locks)
+    monkeypatch.setattr("underpaint_backend.file_lock._lock", no_locks)
     assert await reason(path, caplog) == "No locks available"
 
 

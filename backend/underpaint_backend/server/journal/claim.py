@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+from ...file_lock import try_lock
 
 
 def claim(path: Path) -> int:
     """Lock the file `path`, which is made if need be, and return its descriptor; closing that lets it go.
 
     The system lets it go when the process ends, in whichever way. Raises `OSError`; its text is "another daemon uses
-    it" if the lock is held. The file stays: to delete it would let two daemons lock two files of one name.
+    it" if the lock is held.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _lock(descriptor)
-    except OSError as error:
+        if not try_lock(descriptor):
+            raise OSError(errno.EAGAIN, "another daemon uses it")
+    except OSError:
         os.close(descriptor)
-        if error.errno in TAKEN:
-            raise OSError(error.errno, "another daemon uses it") from error
         raise
     return descriptor
