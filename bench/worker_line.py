@@ -110,7 +110,8 @@ def line_to(roots: Sequence[Path]) -> Iterator[Line]:
 
 def named(*pictures: NDArray[np.uint8]) -> tuple[list[Image], dict[bytes, bytes]]:
     """Pictures [H, W, C] or masks [H, W] as a request names them, and their tiles."""
-    images, tiles = [], {}
+    images: list[Image] = []
+    tiles: dict[bytes, bytes] = {}
     for pixels in pictures:
         height, width, *channels = pixels.shape
         image, found = image_of(width, height, channels[0] if channels else 1, pixels.tobytes())
