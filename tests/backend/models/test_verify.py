@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from tests.backend.models.hub import Repository, StandIn, stand_in
 from tests.backend.models.things import BIG, REPOSITORY, UNET, WANTED, brush, download, offer, weights
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def hub() -> Iterator[StandIn]:
-    with stand_in(artist__brush=brush()) as running:
-        yield running
 
 
 @pytest.fixture
