@@ -25,7 +25,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.exceptions import BadFiles
 from underpaint_backend.engine.families import Conditions, Region, family_class
+from underpaint_backend.engine.packing import bytes_of
 from underpaint_backend.engine.parts import Parts
+from underpaint_backend.engine.precision import Memory
+from underpaint_backend.engine.residency import Residency
 from underpaint_backend.engine.single_file import SingleFileSource
 from underpaint_backend.engine.sources import FolderSource
 from underpaint_backend.models.recognise import PACKS
@@ -117,6 +120,32 @@ def test_a_file_is_the_same_model_as_a_folder(
     found = denoised(load(family, SingleFileSource(tmp_path / "model.safetensors", pack)))
 
     assert (found - expected).norm() / expected.norm() <= TOLERANCE
+
+
+@pytest.mark.parametrize("memory", [Memory(precision="fp8"), Memory(offload="group")], ids=["fp8", "group"])
+@pytest.mark.parametrize(
+    ("family", "build"), [("stable_diffusion", build_tiny), ("stable_diffusion_xl", build_tiny_xl)]
+)
+def test_a_file_is_kept_small(tmp_path: Path, family: str, build: Callable[[Path, int], Any], memory: Memory) -> None:
+    """In 8 bits it says what a folder in 8 bits says, near the plain model and not the same.
+
+    On a CPU, layers that would have to be read again from a file of another layout are kept in 8 bits, too.
+    """
+    folder = build(tmp_path / "folder", 4).folder
+    save_file(original_sd(folder), tmp_path / "model.safetensors")
+    file = SingleFileSource(tmp_path / "model.safetensors", without_weights(folder, tmp_path / "pack"))
+
+    def kept(source: Any, memory: Memory) -> Any:
+        with Residency(open_device("cpu"), memory).shared():
+            return load(family, source)
+
+    plain, small = kept(file, Memory()), kept(file, memory)
+    expected = denoised(kept(FolderSource(folder), Memory(precision="fp8")))
+    found = denoised(small)
+
+    assert (found - expected).norm() / expected.norm() <= TOLERANCE
+    assert 100 * TOLERANCE < (found - denoised(plain)).norm() / expected.norm() < 0.2
+    assert bytes_of(small.parts["unet"]) < 0.4 * bytes_of(plain.parts["unet"])
 
 
 @pytest.fixture(scope="module")
