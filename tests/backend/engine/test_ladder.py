@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from underpaint_backend.engine.cancel import Cancelled
-from underpaint_backend.engine.device import Device, open_device
+from underpaint_backend.engine.device import Device, open_device, use_onednn, uses_onednn
 from underpaint_backend.engine.exceptions import OutOfMemory
 from underpaint_backend.engine.ladder import NOTICES, Ladder, Rung
 from underpaint_backend.engine.library import Library, LoadedModel
@@ -210,6 +210,44 @@ def test_the_end_of_the_ladder_says_the_numbers(model: LoadedModel, monkeypatch:
     assert "free" in caught.value.info.message
     assert caught.value.info.code == "out_of_memory"
     assert painted(model, BATCH).shape == (3, 64, 64, 3)
+
+
+@pytest.fixture
+def onednn() -> Iterator[None]:
+    """In use, before and after."""
+    use_onednn(True)
+    yield
+    use_onednn(True)
+
+
+@pytest.mark.usefixtures("onednn")
+def test_what_onednn_cannot_compile_is_calculated_without_it(model: LoadedModel) -> None:
+    """Nothing else is done with less; the next job of this model does without it as well, that of another has it."""
+
+    def compiled() -> str:
+        if uses_onednn():
+            raise RuntimeError("could not create a primitive")
+        return "done"
+
+    assert model.ladder.attempt(effort(), compiled) == "done"
+    assert model.ladder.rung == Rung.PLAIN
+    Ladder(model.family.parts).begin()
+    assert uses_onednn()
+    model.ladder.begin()
+    assert not uses_onednn()
+
+
+@pytest.mark.usefixtures("onednn")
+def test_the_numbers_are_those_of_the_last_error_that_said_any(model: LoadedModel) -> None:
+    """oneDNN says none."""
+    errors = [torch.OutOfMemoryError("Tried to allocate 2.50 GiB."), RuntimeError("could not create a primitive")]
+    raised = iter(errors + errors[1:] * 20)
+
+    def fail() -> None:
+        raise next(raised)
+
+    with pytest.raises(OutOfMemory, match=r"2\.7 GB more"):
+        model.ladder.attempt(effort(), fail)
 
 
 def test_errors_of_other_kinds_pass(model: LoadedModel) -> None:
