@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from threading import Event
 
 import pytest
 from underpaint_backend.engine.device import open_device
+from underpaint_backend.engine.families import Family, family_class
 from underpaint_backend.engine.library import Library, LoadedModel
+from underpaint_backend.engine.sources import FolderSource
 
+from tests.backend.engine.lora_files import BUILDERS
 from tests.backend.engine.tiny import build_tiny
 
 
@@ -36,3 +40,21 @@ def tiny_inpaint(load_tiny: Callable[[int], LoadedModel]) -> LoadedModel:
 def tiny_plain(load_tiny: Callable[[int], LoadedModel]) -> LoadedModel:
     """A tiny model that knows no masks."""
     return load_tiny(4)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the tiny model of a family, written once."""
+    root = tmp_path_factory.mktemp("lora")
+
+    def folder_of(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else BUILDERS[name](folder)
+
+    return folder_of
+
+
+@pytest.fixture
+def load(folders: Callable[[str], Path]) -> Callable[[str], Family]:
+    """Load the tiny model of a family."""
+    return lambda name: family_class(name).load(FolderSource(folders(name)), open_device("cpu"), lambda done: None)
