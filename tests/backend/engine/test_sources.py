@@ -55,7 +55,7 @@ def test_parts_may_lie_elsewhere(tmp_path: Path) -> None:
     np.testing.assert_array_equal(painted(scattered(entry, tmp_path / "other")), whole)
 
 
-@pytest.mark.parametrize("storage", Storage)
+@pytest.mark.parametrize("storage", MEMORIES)
 def test_parts_elsewhere_are_kept_as_all_others(tmp_path: Path, storage: Storage) -> None:
     """However weights are kept, those of a UNet, an image encoder and an adapter that lie elsewhere are found."""
     entry = add_ip_adapter(build_tiny(tmp_path / "whole", 4))
