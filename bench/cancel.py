@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def measure(entries: list[Entry], runs: int, side: int) -> Figure:
                     median, worst = statistics.median(waits), max(waits)
                     names = {"model": entry.model.id, "place": place.name, "whole, ms": whole}
                     held = median <= GOAL and worst <= WORST
+                    print(f"{entry.model.id}, {place.name}: {median:.0f} ms, at worst {worst:.0f} ms", file=sys.stderr)
                     rows.append({**names, "median, ms": median, "worst, ms": worst, "held": held})
     return Figure("cancel", max(float(str(row["median, ms"])) for row in rows), "ms", f"<= {GOAL:g}", rows)
 
