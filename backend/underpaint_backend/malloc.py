@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """From glibc's malloc.h."""
 
 
@@ -29,6 +29,7 @@ def share_heaps(count: int) -> None:
 def return_above(size: int) -> None:
     """From now on, return each piece of more than `size` bytes to the system the moment it is freed; at most 32 MiB."""
     _set(M_MMAP_THRESHOLD, size)
+    _set(M_TRIM_THRESHOLD, 2 * size)  # as glibc has it when it chooses both itself
 
 
 def _set(option: int, value: int) -> None:
