@@ -170,7 +170,11 @@ def lint(rest: Sequence[str]) -> int:
 
 def bench(rest: Sequence[str]) -> int:
     """One measurement, by name."""
-    names = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in ("report", "plugin_client"))
+    names = sorted(
+        path.stem
+        for path in (ROOT / "bench").glob("*.py")
+        if path.stem not in ("report", "plugin_client", "worker_line")
+    )
     if not rest or rest[0] not in names:
         print(f"Choose one of: {', '.join(names)}", file=sys.stderr)
         return 2
