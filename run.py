@@ -25,7 +25,6 @@ EXTRAS = VENV / "extras"
 QUANTISERS = ("bitsandbytes", "gguf", "torchao")
 """Extras that only their own tests see, in a folder of their own: all else is tested as it is without them, and
 libraries that find them import them all, which takes seconds."""
-VENDORED = ROOT / "plugin_krita" / "underpaint_krita" / "_vendor"
 MODELS = ("primer-inpaint",)
 KRITAS_PYTHON = (
     *("--quiet", "--target=3.8-", "--violations", "--backport=typing", "--no-tips", "--exclude-regex=_vendor"),
@@ -129,7 +128,9 @@ def demo(rest: Sequence[str]) -> int:
 def test(rest: Sequence[str]) -> int:
     """All tests; further words go to pytest. Several processes share them, file by file: most wait for a daemon."""
     set_up_extras()
-    return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadfile", *rest)
+    # threads that wait for a core that another process has are slower than one
+    threads = str(max(1, (os.cpu_count() or 1) // TESTERS))
+    return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadfile", *rest, OMP_NUM_THREADS=threads)
 
 
 def coverage(rest: Sequence[str]) -> int:
