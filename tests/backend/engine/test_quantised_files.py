@@ -174,7 +174,7 @@ def test_a_worker_finds_a_gguf_file(
     flux2: Entry, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the list that it looks a job's model up in."""
-    monkeypatch.setenv("UNDERPAINT_DATA", str(tmp_path / "home"))
+    monkeypatch.setenv("UNDERPAINT_HOME", str(tmp_path / "home"))
     (tmp_path / "unet").mkdir()
     write_gguf(tmp_path / "unet" / "some.gguf", original.flux2(transformer_of(flux2.folder)), "Q8_0")
     add_folder(tmp_path / "unet")
