@@ -23,6 +23,9 @@ from ..models.schedulers import is_hybrid
 from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
 from . import CommandError, Interrupted, reach
 
+SIZE = "512x512"
+"""Of a picture from words alone, where nobody says another."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `generate`."""
@@ -51,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full-size", action="store_true", help="paint a large picture instead of scaling up a small one"
     )
-    parser.add_argument("--size", default="512x512", metavar="WxH", help="of a picture without --image")
+    parser.add_argument("--size", metavar="WxH", help=f"of a picture without --image (default: {SIZE})")
     parser.add_argument("--model", default="primer-inpaint")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT")
-    parser.add_argument("--strength", type=float, default=1.0, help="0.01 to 1; less keeps more of what is there")
+    parser.add_argument("--strength", type=float, help="0.01 to 1 (default); less keeps more of --image")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--scheduler", help="such as ddim, or ddim:30+ddpm:20, which changes over")
@@ -88,10 +91,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
-    if arguments.image is None and (arguments.mask is not None or arguments.edit):
-        raise CommandError(
-            f"{'--mask' if arguments.mask else '--edit'} needs the picture that it is for: give the --image"
-        )
+    if arguments.image is None:
+        for option, given in (
+            ("--mask", arguments.mask is not None),
+            ("--edit", arguments.edit),
+            ("--strength", arguments.strength is not None),
+        ):
+            if given:
+                raise CommandError(f"{option} needs the picture that it is for: give the --image")
+    elif arguments.size is not None:
+        raise CommandError("--size is for a picture without --image: this one stays as large as it is. Leave it away")
     canvas, order = _canvas_and_order(arguments)
     return canvas, referring(order, (open_picture(path, "RGBA") for path in arguments.reference))
 
@@ -101,7 +110,7 @@ def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order
         raise CommandError(f"there is no model called {arguments.model}; “underpaint models” lists them")
     if arguments.steps is not None and arguments.scheduler is not None and is_hybrid(arguments.scheduler):
         raise CommandError(f"{arguments.scheduler} says how many steps it makes, so leave --steps away")
-    width, height = _size(arguments.size)
+    width, height = _size(SIZE if arguments.size is None else arguments.size)
     settings = Request(
         model=arguments.model,
         task="text_to_image" if arguments.image is None else "edit" if arguments.edit else "image_to_image",
@@ -109,7 +118,7 @@ def _canvas_and_order(arguments: argparse.Namespace) -> tuple[Image.Image, Order
         height=height,
         prompt=arguments.prompt,
         negative_prompt=arguments.negative_prompt,
-        strength=arguments.strength,
+        strength=1.0 if arguments.strength is None else arguments.strength,
         steps=arguments.steps,
         guidance=arguments.guidance,
         scheduler=arguments.scheduler,

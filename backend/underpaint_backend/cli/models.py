@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--name", help="how it is shown")
     add.add_argument("--family", choices=tuple(adding.FAMILIES), help="instead of the one that its pipeline tells")
     add.add_argument("--configuration", metavar="NAME", help="of a file, such as flux1-kontext, instead of its own")
-    add.add_argument("--revision", default="main", help="a branch or a commit of the repository")
-    add.add_argument("--variant", default="fp16", help="which weights, where there are several (default: fp16)")
+    add.add_argument("--revision", help="a branch or a commit of the repository (default: main)")
+    add.add_argument("--variant", help="of a repository: which weights, where there are several (default: fp16)")
     add.add_argument("--licence", default="", help="shown in the list")
     _add_hub(add)
     for name, what in (
@@ -212,6 +212,7 @@ def _add(arguments: argparse.Namespace) -> int:
     name = arguments.model
     try:
         where = adding.place_of(arguments.where)
+        _refuse_what_does_not_apply(arguments, where)
         check_id(name)
         known = _offers().get(name)
         if (known is None or not known.own) and name in find_models(default_roots()):
@@ -237,12 +238,27 @@ def _add(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_what_does_not_apply(arguments: argparse.Namespace, where: Path | str) -> None:
+    """Raises `CommandError` if an option was given that says nothing of what is added."""
+    if isinstance(where, str):
+        what, applies = "a repository of the hub", {"family", "revision", "variant", "endpoint", "hub_token"}
+    elif where.is_file():
+        what, applies = "a file, of which its header or --configuration says what it is", {"configuration"}
+    else:
+        what, applies = "a folder, of which its model_index.json or --family says what it is", {"family"}
+    for option in ("family", "configuration", "revision", "variant", "endpoint", "hub_token"):
+        if getattr(arguments, option) is not None and option not in applies:
+            word = f"--{option.replace('_', '-')}"
+            raise CommandError(f"{word} does not apply to {arguments.where}, which is {what}. Leave it away")
+
+
 def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     """An entry for a repository, as its `model_index.json` and its list of files tell. Raises `ValueError`."""
     how = _settings(arguments)
     if how.offline:
         raise ValueError("what a repository holds can only be asked of the hub, and working offline was asked for")
-    source = Source(where, ("*", "*/*"), arguments.revision, arguments.variant)
+    variant = "fp16" if arguments.variant is None else arguments.variant
+    source = Source(where, ("*", "*/*"), "main" if arguments.revision is None else arguments.revision, variant)
     hub = Hub(how, Event(), Line())
     try:
         commit = source.revision if source.pinned else hub.commit(source.repository, source.revision)

@@ -342,6 +342,31 @@ def test_what_cannot_be_added_is_said_in_one_line(say: Say, name: str, where: st
     assert not (Path(os.environ["UNDERPAINT_HOME"]) / "models.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("what", "option", "value"),
+    [
+        *(("file", option, "x") for option in ("--revision", "--variant", "--endpoint", "--hub-token")),
+        ("file", "--family", "flux1"),
+        *(("folder", option, "x") for option in ("--configuration", "--revision", "--variant", "--endpoint")),
+        ("folder", "--hub-token", "x"),
+        ("repository", "--configuration", "flux1-kontext"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_refused(say: Say, home: Path, what: str, option: str, value: str) -> None:
+    """And not passed over: whoever gave it meant something by it. Without it the same is added."""
+    folder = home / "whole"
+    folder.mkdir()
+    (folder / "model_index.json").write_bytes(model_index("unet"))
+    part(folder / "unet")
+    file = write(home / "paint.safetensors", checkpoint_of("sd1"))
+    where = {"file": str(file), "folder": str(folder), "repository": REPOSITORY}[what]
+    code, _, err = say("add", "x", where, option, value)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"underpaint: {option} does not apply to {where}, which is a {what}")
+    assert not (Path(os.environ["UNDERPAINT_HOME"]) / "models.toml").exists()
+    assert say("add", "x", where)[0] == 0
+
+
 def test_the_page_of_a_repository_names_it(say: Say) -> None:
     """What a browser's address line has is as good as owner/name."""
     assert say("add", "brush", f"https://huggingface.co/{REPOSITORY}/tree/main")[0] == 0
