@@ -1,8 +1,9 @@
-"""What all tests share: how hypothesis runs, and a real daemon to talk to."""
+"""What all tests share: how hypothesis runs, a home that is nobody's, and a real daemon to talk to."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,18 @@ sys.path.insert(0, str(BENCH))  # The benches run at a small scale as tests, and
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("underpaint", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("underpaint")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where a test names no home, nothing is read from that of whoever runs it, and nothing is written there."""
+    home = tmp_path_factory.mktemp("nobody")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_", "UNDERPAINT_"))]:
+            patch.delenv(name)
+        patch.setenv("UNDERPAINT_HOME", str(home / "underpaint"))
+        patch.setenv("HF_HOME", str(home / "huggingface"))
+        yield
 
 
 @contextlib.contextmanager

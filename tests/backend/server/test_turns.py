@@ -229,6 +229,19 @@ def test_a_job_that_came_back_goes_first_and_costs_its_owner_nothing() -> None:
     assert waiting.order() == order
 
 
+def test_a_job_that_came_back_can_be_taken_out() -> None:
+    """It leaves from where it was put back, and the others wait as they did."""
+    first, second, *others = jobs("A", number=4)
+    waiting = filled(first, second, *others)
+    assert [waiting.take(()), waiting.take(())] == [first, second]
+    waiting.put_back(first)
+    waiting.put_back(second)
+    assert waiting.remove(first)
+    assert first not in waiting
+    assert waiting.order() == [second, *others]
+    assert not waiting.remove(first)
+
+
 @pytest.mark.parametrize("owners", [1, 30, 1000])
 def test_a_long_queue_is_ordered_and_emptied_quickly(owners: int) -> None:
     """Telling a thousand jobs their place, and taking back thirty thousand in either direction, takes no time."""
