@@ -197,7 +197,7 @@ def test_names_with_plus_signs_are_read() -> None:
     ("name", "why"),
     [
         ("ddim:30", "two parts"),
-        ("ddim:30+", "‘’ is not"),
+        ("ddim:30+", "a + with nothing behind it"),
         (":", "‘:’ is not"),
         ("+ddim:3+ddpm:3", "no ‘+ddim’"),
         ("ddim:3++ddpm:3", "no ‘+ddpm’"),
