@@ -23,6 +23,7 @@ from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, paint
 from underpaint_backend.models.catalog import Entry
 
+from tests.backend.engine.counting import Counted
 from tests.backend.engine.tiny import add_ip_adapter, build_tiny, build_tiny_xl
 
 PAINTING = Painting((64, 64), "a dog", "a cat", 3.0, "ddim", 3, 1.0, [1])
@@ -122,13 +123,16 @@ def test_a_picture_is_prepared_as_clip_wants_it(height: int, width: int) -> None
     torch.testing.assert_close(ours[0], expected)
 
 
-def test_what_a_reference_says_is_kept(adapted: LoadedModel) -> None:
-    """The second job with the same reference does not encode it again."""
+def test_what_a_reference_says_is_kept(adapted: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second job with the same reference does not encode it again; one with another reference encodes that."""
+    seen = Counted(adapted.family.encode_reference)
+    monkeypatch.setattr(adapted.family, "encode_reference", seen)
     painted(adapted, picture(7))
-    kept = len(adapted.references)
     painted(adapted, picture(7), seeds=[2])
+    assert len(seen.calls) == 1
 
-    assert len(adapted.references) == kept
+    painted(adapted, picture(8))
+    assert len(seen.calls) == 2
 
 
 def test_models_without_an_adapter_take_no_references(plain: LoadedModel) -> None:

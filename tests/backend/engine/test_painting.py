@@ -11,12 +11,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from numpy.typing import NDArray
+from underpaint_backend.engine.cache import TensorCache
 from underpaint_backend.engine.denoise import Step
 from underpaint_backend.engine.exceptions import NotFinite, UnknownScheduler
 from underpaint_backend.engine.families.stable_diffusion import StableDiffusion
 from underpaint_backend.engine.library import LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
 from underpaint_backend.models.catalog import SCHEDULERS
+
+from tests.backend.engine.counting import Counted
 
 SIZE = 64
 
@@ -183,11 +186,15 @@ def test_an_unknown_scheduler_is_refused(tiny_plain: LoadedModel) -> None:
         painted(tiny_plain, replace(PAINTING, scheduler="guesswork"))
 
 
-def test_prompts_and_pictures_are_encoded_once(load_tiny: Callable[[int], LoadedModel]) -> None:
+def test_prompts_and_pictures_are_encoded_once(tiny_inpaint: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another seed at the same place finds everything encoded."""
-    model = load_tiny(9)
-    painted(model, PAINTING)
-    kept = len(model.prompts), len(model.pictures)
-    painted(model, replace(PAINTING, seeds=(8,)))
+    model = replace(tiny_inpaint, prompts=TensorCache(1 << 20), pictures=TensorCache(1 << 20))
+    prompts, pictures = (Counted(getattr(model.family, name)) for name in ("encode_prompt", "encode"))
+    monkeypatch.setattr(model.family, "encode_prompt", prompts)
+    monkeypatch.setattr(model.family, "encode", pictures)
+    first = replace(PAINTING, strength=0.5)
+    painted(model, first)
+    painted(model, replace(first, seeds=(8,)))
 
-    assert (len(model.prompts), len(model.pictures)) == kept
+    assert [text for (text,) in prompts.calls] == [first.prompt, first.negative_prompt]
+    assert len(pictures.calls) == 2  # the canvas, and the canvas with the selection blanked
