@@ -23,7 +23,7 @@ from ..server.access.tokens import Tokens
 from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.hosts.local import LocalHost, LocalOptions
 from ..server.journal.claim import claim
-from ..worker.interface import OFFLOADS, PRECISIONS
+from ..worker.interface import OFFLOADS, PACKED, PRECISIONS
 from . import CommandError, place
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ async def _serve(arguments: argparse.Namespace, options: Options) -> None:
         _remember(arguments, url)
         print(f"Underpaint listens on {url}", flush=True)
 
+    _refuse_packed_and_fetched(arguments.precision, arguments.offload)
     _refuse_without_extra(arguments.precision)
     _refuse_a_second_one()
     memory = (arguments.memory_gib, arguments.precision, arguments.offload)
@@ -144,6 +145,15 @@ async def _try_out(host: LocalHost, device: str) -> None:
     if problem:
         await host.close()
         raise CommandError(f"{problem}. Choose with --device, or leave it away for the best there is")
+
+
+def _refuse_packed_and_fetched(precision: str, offload: str) -> None:
+    """Raises `CommandError` for a precision that `--offload group` would pass over: what is fetched is not packed."""
+    if offload == "group" and precision in PACKED:
+        raise CommandError(
+            f"--precision {precision} and --offload group do not go together: what is fetched layer by layer is not "
+            f"kept in {precision}. Leave one of them away"
+        )
 
 
 def _refuse_without_extra(precision: str) -> None:

@@ -17,8 +17,9 @@ from underpaint_protocol.fields import Record, integer, text
 from underpaint_protocol.vocabulary import Vocabulary
 
 MAX_FRAME = messages.MAX_FRAME
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "fp8", "int8", "nf4")
-"""What a worker may be told to calculate in, and to keep weights in."""
+PACKED = ("fp8", "int8", "nf4")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", *PACKED)
+"""What a worker may be told to calculate in, and to keep weights in; those that are packed have fewer bits."""
 OFFLOADS = ("auto", "none", "group")
 """Whether weights may, may not or must wait elsewhere until their layer's turn."""
 HEADER = struct.Struct(">I")

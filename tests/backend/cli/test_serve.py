@@ -98,6 +98,13 @@ def test_a_precision_whose_library_is_missing_is_refused(tmp_path: Path, precisi
     assert said == f"underpaint: --precision {precision} needs one more library; install it with: {words}"
 
 
+@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+def test_a_precision_that_fetching_would_pass_over_is_refused(tmp_path: Path, precision: str) -> None:
+    """What is fetched layer by layer is not packed, so whoever wants both is told."""
+    said = refused(tmp_path, "--precision", precision, "--offload", "group")
+    assert said.startswith(f"underpaint: --precision {precision} and --offload group do not go together")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.1.2.3", "box.example"])
 def test_other_machines_need_tls(tmp_path: Path, host: str) -> None:
     """Listening beyond loopback without a certificate is refused unless the flag that says so is spelled out."""
