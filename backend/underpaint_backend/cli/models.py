@@ -103,7 +103,7 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     entries = find_models(default_roots())
-    print(listing.table(entries, own_daemon.misfits(entry.model for entry in entries.values())))
+    print(listing.table(entries, own_daemon.misfits(entries.values())))
     files = listing.files(folders.folder_entries(roots=(*folders.loras_folder(), *folders.folders())))
     if files:
         print(f"\n{files}")
@@ -112,7 +112,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     offer, entry = _offers().get(arguments.model), _entry(arguments.model)
-    misfit = own_daemon.misfits([entry.model]).get(entry.model.id, "")
+    misfit = own_daemon.misfits([entry]).get(entry.model.id, "")
     print(listing.description(entry, offer, misfit))
     return 0
 

@@ -12,7 +12,8 @@ from underpaint_protocol.locations import token_file
 from underpaint_protocol.messages import Model
 
 from ..client import Refused, connect
-from ..models.fitness import fitness
+from ..models.catalog import Entry
+from ..models.fitness import Room, fitness
 from .reach import own_address
 
 PATIENCE = 3.0
@@ -28,15 +29,17 @@ def models_there() -> tuple[Model, ...] | None:
     return asyncio.run(_ask())
 
 
-def misfits(models: Iterable[Model]) -> dict[str, str]:
-    """Why models do not fit into the memory of this machine, by id: as the daemon says, else as far as can be told."""
-    models = tuple(models)
+def misfits(entries: Iterable[Entry]) -> dict[str, str]:
+    """Why models do not fit into the memory of this machine, by id: as the daemon says, else as far as can be told.
+
+    Without a daemon that is for one that is started without any choice about memory.
+    """
+    usable = {entry.model.id: entry for entry in entries if entry.model.state != "unfit"}
     there = models_there()
     if there is not None:
-        usable = {model.id for model in models if model.state != "unfit"}
         return {model.id: model.detail for model in there if model.state == "unfit" and model.id in usable}
-    free, total = _room()
-    reasons = {model.id: fitness(model, free, total) for model in models if model.state != "unfit"}
+    room = _room()
+    reasons = {name: fitness(entry.model, room, filed=entry.filed) for name, entry in usable.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -52,11 +55,13 @@ async def _ask() -> tuple[Model, ...] | None:
         return None
 
 
-def _room() -> tuple[int, int]:
-    """Free and total bytes where models can be: in RAM, and on a graphics card that its driver tells of."""
+def _room() -> Room:
+    """Where models can be: in RAM, and on a graphics card that its driver tells of."""
     ram = psutil.virtual_memory()
     free, total = _card()
-    return ram.available + free, ram.total + total
+    if not total:
+        return Room(ram.available, ram.total, on_cpu=True)
+    return Room(free, total, ram.available, ram.total)
 
 
 def _card() -> tuple[int, int]:

@@ -26,6 +26,7 @@ from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from .extras import reason_against
+from .gguf import is_gguf
 from .layout import gap_in
 from .offers import Offer, Source, offers, schedulers_of
 from .schedulers import names
@@ -52,6 +53,11 @@ class Entry:
     checkpoint: Path | None = None
     elsewhere: Mapping[str, Path] = field(default_factory=dict, hash=False)
     pack: Path | None = None
+
+    @property
+    def filed(self) -> bool:
+        """Whether its weights are quantised in its file, and stay so whatever precision is chosen."""
+        return self.checkpoint is not None and is_gguf(self.checkpoint)
 
 
 def default_roots() -> tuple[Path, ...]:

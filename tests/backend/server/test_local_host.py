@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
+from underpaint_backend.models.fitness import Room
 from underpaint_backend.models.folders import add_folder
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
@@ -237,11 +239,33 @@ async def test_a_folder_that_is_gone_is_written_into_the_log_once(
 def test_weights_may_wait_in_ram() -> None:
     """What a graphics card lacks is no reason to call a model unfit, if the machine has it; of a CPU there is one."""
     card = Memory(1 << 30, 2 << 30)
-    assert local._room_for_weights("cpu, 4 threads", card) == card
+    assert local._room_for_weights("cpu, 4 threads", card) == Room(1 << 30, 2 << 30, on_cpu=True)
     beside = local._room_for_weights("cuda:0 NVIDIA L4", card)
     assert beside is not None
-    assert beside.total > 2 << 30
+    assert (beside.free, beside.total, beside.on_cpu) == (1 << 30, 2 << 30, False)
+    assert 0 < beside.ram_free <= beside.ram_total
     assert local._room_for_weights("cuda:0 NVIDIA L4", None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [
+        (LocalOptions(), "unfit"),
+        (LocalOptions(offload="group"), "ready"),
+        (LocalOptions(precision="nf4"), "ready"),
+        (LocalOptions(precision="nf4", offload="none", memory_gib=1), "unfit"),
+    ],
+    ids=repr,
+)
+async def test_the_list_heeds_what_was_chosen_about_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: LocalOptions, state: str
+) -> None:
+    """A model of 4 GiB in bf16 on a machine of 1.5 GiB fits, or does not, by precision, offload and limit."""
+    described(tmp_path / "mine", id="mine", memory=4 << 30)
+    host = LocalHost(replace(options, model_roots=(tmp_path,)))
+    host._room = Room(1 << 30, 3 << 29, on_cpu=True)
+    await host.refresh()
+    assert {model.id: model.state for model in host.models()}["mine"] == state
 
 
 def described(folder: Path, **changes: object) -> Path:

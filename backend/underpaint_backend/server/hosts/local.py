@@ -27,7 +27,7 @@ from underpaint_protocol.messages import TERMINAL, Cancel, Cancelled, Failed, Mo
 from ...models.catalog import Entry, default_roots, find_models
 from ...models.download import Download
 from ...models.exceptions import DownloadCancelled, ModelError
-from ...models.fitness import fitted
+from ...models.fitness import Choice, Room, fitness, fitted
 from ...models.folders import folder_entries
 from ...models.hub import settings
 from ...models.offers import Offer, offers
@@ -91,11 +91,14 @@ class LocalHost:
 
     def __init__(self, options: LocalOptions) -> None:
         self._roots = (*default_roots(), *options.model_roots)
-        self._precision = options.precision
+        limit = None if options.memory_gib is None else int(options.memory_gib * (1 << 30))
+        self._choice = Choice(options.precision, options.offload, limit)
+        self._once = _Once()
+        for look in LOOKS:
+            logging.getLogger(look.__module__).addFilter(self._once)
         self._entries = find_models(self._roots)
         self._models = _known(self._entries)
-        self._room: Memory | None = None
-        self._once = _Once()
+        self._room: Room | None = None
         self._command = _command(options, self._roots)
         self._worker = Worker("starting")
         self._unusable = ""
@@ -119,8 +122,11 @@ class LocalHost:
                 self._room = _room_for_weights(self._worker.device, memory)
         models = _known(self._entries)
         if self._room is not None:
-            models = fitted(models, self._room.free, self._room.total, self._precision)
+            models = tuple(fitted(model, self._misfit(model, self._room)) for model in models)
         self._models = models
+
+    def _misfit(self, model: Model, room: Room) -> str:
+        return fitness(model, room, self._choice, filed=self._entries[model.id].filed)
 
     def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
         try:
@@ -153,8 +159,6 @@ class LocalHost:
         if self._supervisor is not None:  # it was tried out
             on_change(self._worker)
             return
-        for look in LOOKS:
-            logging.getLogger(look.__module__).addFilter(self._once)
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def run(self, submit: Submit, tiles: AsyncIterable[Tile]) -> AsyncGenerator[Record]:
@@ -359,12 +363,14 @@ class _Once(logging.Filter):
         return True
 
 
-def _room_for_weights(device: str, memory: Memory | None) -> Memory | None:
+def _room_for_weights(device: str, memory: Memory | None) -> Room | None:
     """Where models can be while they are used: weights wait in RAM where the device has a memory of its own."""
-    if memory is None or not device.startswith("cuda"):
-        return memory
+    if memory is None:
+        return None
+    if not device.startswith("cuda"):
+        return Room(memory.free, memory.total, on_cpu=device.startswith("cpu"))
     ram = psutil.virtual_memory()
-    return Memory(memory.free + ram.available, memory.total + ram.total)
+    return Room(memory.free, memory.total, ram.available, ram.total)
 
 
 def _kill(process: Process) -> None:
