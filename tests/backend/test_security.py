@@ -29,10 +29,12 @@ from underpaint_protocol.messages import (
     SUBPROTOCOL,
     Accepted,
     Cancel,
+    Done,
     Error,
     Failed,
     Fetch,
     Hello,
+    Request,
     Resume,
     Submit,
     Tile,
@@ -48,7 +50,9 @@ from websockets.typing import Subprotocol
 
 from tests.backend.cli.test_token import added
 from tests.backend.engine.tiny import build_tiny
+from tests.backend.models.hub import stand_in
 from tests.backend.server.calling import INPAINT, LONG, SHORT, Caller, ask, greeted, opened
+from tests.backend.worker.driving import WorkerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = [ROOT / "backend" / "underpaint_backend", ROOT / "protocol", ROOT / "plugin_krita" / "underpaint_krita"]
@@ -270,7 +274,7 @@ async def test_10_nobody_reaches_the_jobs_of_another(guarded: tuple[Launched, st
 
 
 async def test_11_a_token_goes_nowhere_but_where_it_belongs() -> None:
-    """Whoever redirects a client elsewhere does not send its token there; the worker asks the network for nothing."""
+    """Whoever redirects a client elsewhere does not send its token there."""
     heard: list[str] = []
 
     def thief(connection: ServerConnection, request: HttpRequest) -> Response:
@@ -294,8 +298,27 @@ async def test_11_a_token_goes_nowhere_but_where_it_belongs() -> None:
                 async with connect(url, "secret" * 10, patience=1.0):
                     pass
     assert all("secret" not in header for header in heard)
-    offline = (ROOT / "backend" / "underpaint_backend" / "worker" / "__main__.py").read_text()
-    assert 'HF_HUB_OFFLINE="1"' in offline
+
+
+ASKING = (
+    "from underpaint_backend.worker.__main__ import _quiet_libraries; _quiet_libraries()\n"
+    "from huggingface_hub import model_info; model_info('artist/brush')"
+)
+
+
+def test_11_a_worker_asks_the_network_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loads and paints without a word to the hub; were a library asked there for a model, that would not ask."""
+    with stand_in() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        build_tiny(tmp_path / "plain", 4)
+        worker = WorkerProcess([tmp_path])
+        worker.wait_ready()
+        messages = worker.run(Request("plain", "text_to_image", 64, 64, prompt="a red heart", steps=2))
+        assert isinstance(messages[-1], Done)
+        assert worker.close() == 0
+        asking = subprocess.run([sys.executable, "-P", "-c", ASKING], capture_output=True, text=True, timeout=60)
+        assert hub.asked == []
+        assert "OfflineModeIsEnabled" in asking.stderr
 
 
 async def test_12_no_pickle_anywhere_and_no_prompt_in_the_log(tmp_path: Path) -> None:
