@@ -271,7 +271,7 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
             return read_object(hub.text(source.repository, commit, path), path) if path in tree.files else None
 
         index = read_index(hub.text(source.repository, commit, "model_index.json"))
-        described = adding.sized(adding.describe_pipeline(index, arguments.family), config)
+        described = adding.told_by_parts(adding.describe_pipeline(index, arguments.family), config)
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None

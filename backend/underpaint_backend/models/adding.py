@@ -60,6 +60,9 @@ PIPELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (r"Flux(Img2Img|Inpaint)?Pipeline", "flux1", {}),
 )
 
+SCHNELL = {"default_steps": 4, "default_guidance": 1.0}
+"""What suits FLUX.1 without an embedding for guidance, as [schnell] is; its pipeline has the same name as [dev]'s."""
+
 STRANGERS = {"Flux2KleinKVPipeline": "its attention is not that of FLUX.2 [klein]"}
 """Pipelines that no family runs as it should, although their names or their parts look like it, and why."""
 
@@ -184,15 +187,18 @@ def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str
     if gap:
         raise ValueError(f"{folder} {gap}")
     del described["files"]
-    described = sized(described, lambda part: _config_in(folder / part / "config.json"))
+    described = told_by_parts(described, lambda part: _config_in(folder / part / "config.json"))
     return {"id": name, "name": folder.resolve().name, **described, "folder": str(folder.resolve())}
 
 
-def sized(table: Mapping[str, Any], config: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
-    """An entry with the size multiple that the configurations of its parts tell, where the family does not say it.
+def told_by_parts(table: Mapping[str, Any], config: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
+    """An entry with what the configurations of its parts tell, where the name of the pipeline does not say it.
 
     `config` is the configuration of a part, or None if there is no such part. Raises what that raises.
     """
+    if table["family"] == "flux1" and table["tasks"] == PAINTING:
+        transformer = config("transformer")
+        return {**table, **({} if transformer is None or transformer.get("guidance_embeds") else SCHNELL)}
     if table["family"] != "classic":
         return dict(table)
     denoisers = (config(part) for part in ("transformer", "unet"))

@@ -431,6 +431,32 @@ def test_a_folder_is_added_and_never_deleted(say: Say, home: Path) -> None:
     assert "mine" not in find_models(default_roots())
 
 
+@pytest.mark.parametrize(
+    ("config", "pipeline", "defaults"),
+    [
+        ({"guidance_embeds": True}, "FluxPipeline", (28, 3.5)),
+        ({"guidance_embeds": False}, "FluxPipeline", (4, 1.0)),
+        ({}, "FluxImg2ImgPipeline", (4, 1.0)),  # which for diffusers is the same as false
+        ({"guidance_embeds": True}, "FluxFillPipeline", (50, 30.0)),
+    ],
+)
+def test_a_schnell_of_one_s_own_takes_four_steps(
+    say: Say, hub: StandIn, home: Path, config: dict[str, bool], pipeline: str, defaults: tuple[int, float]
+) -> None:
+    """The transformer tells it from a dev, for their pipelines have one name; in a folder and in a repository."""
+    folder = home / "whole"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, "transformer": ["diffusers", "X"]}))
+    part(folder / "transformer")
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+    hub.repositories["artist/flux"] = Repository(files)
+    for where in (str(folder), "artist/flux"):
+        assert say("add", "mine", where)[0] == 0
+        model = find_models(default_roots())["mine"].model
+        assert (model.default_steps, model.default_guidance) == defaults
+
+
 def test_entries_that_people_wrote_survive_another(say: Say, home: Path) -> None:
     """What `add` does not know is written again as it was."""
     path = home / "home" / "models.toml"

@@ -10,7 +10,7 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import save_file
-from underpaint_backend.models.adding import folder_table, sized
+from underpaint_backend.models.adding import folder_table, told_by_parts
 from underpaint_backend.models.sizes import UNTOLD, cell_side, size_multiple
 
 
@@ -77,6 +77,7 @@ def test_an_added_pipeline_has_the_multiple_of_its_parts(tmp_path: Path) -> None
     (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
 
     assert folder_table("sana", tmp_path)["size_multiple"] == 32
-    assert sized({"family": "classic", "size_multiple": 16}, configs.get)["size_multiple"] == 32
-    assert sized({"family": "classic", "size_multiple": 16}, {}.get) == {"family": "classic", "size_multiple": 16}
-    assert sized({"family": "flux1", "size_multiple": 16}, configs.get)["size_multiple"] == 16
+    classic = {"family": "classic", "size_multiple": 16}
+    assert told_by_parts(classic, configs.get)["size_multiple"] == 32
+    assert told_by_parts(classic, {}.get) == classic
+    assert told_by_parts({**classic, "family": "flux2"}, configs.get)["size_multiple"] == 16
