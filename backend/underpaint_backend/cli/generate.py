@@ -1,13 +1,16 @@
-"""`underpaint generate`: one picture from the command line, through the daemon like everyone's."""
+"""`underpaint generate`: pictures from the command line, through the daemon like everyone's."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import logging
 import re
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +26,11 @@ from ..models.schedulers import is_hybrid
 from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
 from . import CommandError, Interrupted, reach
 
+MOST = 1000
+"""Pictures that one command makes."""
+SEEDS = 1 << 63
+"""After the last one comes 0."""
+
 SIZE = "512x512"
 """Of a picture from words alone, where nobody says another."""
 
@@ -31,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `generate`."""
     parser.add_argument("prompt", help="what should be there")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many pictures, each with a seed of its own, as FILE-1.png and so on; what is there stays",
+    )
     parser.add_argument("--image", type=Path, metavar="FILE", help="the picture to paint into")
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="the selection: white is painted, black stays (default: all of it)"
@@ -66,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Paint one picture; the exit code is 1 if the daemon could not."""
+    """Paint what was asked for; the exit code is 1 if the daemon could not."""
     logging.getLogger("underpaint").setLevel(logging.ERROR)  # what went wrong is said once, at the end
     output: Path = arguments.output
     if output.suffix.lower() != ".png" or output.is_dir() or not output.absolute().parent.is_dir():
@@ -75,19 +90,45 @@ def run(arguments: argparse.Namespace) -> int:
         canvas, order = _order(arguments)
     except (BadPicture, InvalidField) as error:
         raise CommandError(str(error)) from None
+    if not 1 <= arguments.count <= MOST:
+        raise CommandError(f"--count must be from 1 to {MOST}; it was {arguments.count}")
+    written = 0
+
+    def keep(picture: Picture) -> None:
+        nonlocal written
+        try:
+            path = _write(lay_over(canvas, picture, order.box), output, numbered=arguments.count > 1)
+        except (OSError, ValueError) as error:
+            raise CommandError(f"cannot write {output}: {error}") from None
+        written += 1
+        print(f"{path} (seed {picture.seed})", flush=True)
+
     try:
-        picture = asyncio.run(_paint(reach.reach(arguments), order))
+        asyncio.run(_paint(reach.reach(arguments), order, arguments.count, keep))
     except Refused as refused:
         print(f"underpaint: {refused}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # `generate` of the client has told the daemon, on its way out
-        raise Interrupted("the picture was cancelled, and nothing was written") from None
-    try:
-        lay_over(canvas, picture, order.box).save(arguments.output)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"cannot write {arguments.output}: {error}") from None
-    print(f"{arguments.output} (seed {picture.seed})")
+        kept = f"; {written} of {arguments.count} are written" if written else ", and nothing was written"
+        raise Interrupted(f"the picture was cancelled{kept}") from None
     return 0
+
+
+def _write(picture: Image.Image, output: Path, *, numbered: bool) -> Path:
+    """Write to `output`, or beside it under the first number that is free. Raises `OSError` and `ValueError`."""
+    if not numbered:
+        picture.save(output)
+        return output
+    for number in itertools.count(1):
+        path = output.with_stem(f"{output.stem}-{number}")
+        with contextlib.suppress(FileExistsError), path.open("xb") as file:
+            try:
+                picture.save(file, "PNG")
+            except OSError:
+                path.unlink()
+                raise
+            break
+    return path
 
 
 def _order(arguments: argparse.Namespace) -> tuple[Image.Image, Order]:
@@ -151,11 +192,21 @@ def _size(words: str) -> tuple[int, int]:
     return int(sides[1]), int(sides[2])
 
 
-async def _paint(daemon: reach.Reach, order: Order) -> Picture:
-    """Have the order painted, with a progress bar. Raises `Refused` if that fails."""
+async def _paint(daemon: reach.Reach, order: Order, count: int, keep: Callable[[Picture], None]) -> None:
+    """Have the order painted so many times, with a progress bar, and give each picture to `keep`.
+
+    As many are one job as the daemon takes. Raises `Refused` if one fails.
+    """
+    request, done = order.request, 0
     async with connect(daemon.url, daemon.token, client="underpaint generate", ssl=daemon.tls) as client:
-        (picture,) = await client.paint(order.request, order.tiles, watch=show)
-        return picture
+        limits = client.welcome.limits
+        at_once = max(1, min(limits.max_batch, limits.max_pixels // (request.width * request.height)))
+        while done < count:
+            batch = min(at_once, count - done)
+            job = replace(request, batch=batch, seed=(request.seed + done) % SEEDS)
+            for picture in await client.paint(job, order.tiles, watch=show):
+                keep(picture)
+            done += batch
 
 
 def show(event: Event) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from underpaint_backend.cli import COMMANDS
 from underpaint_backend.cli.krita import krita_environment
 from underpaint_backend.launch import Launched, launch, launched
@@ -45,6 +45,7 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--edit"], "--edit needs the picture that it is for"),
         (["--reference", "missing.png"], "there is no file missing.png"),
         (["--lora", "ink:9"], "weight from -4 to 4"),
+        (["--count", "0"], "--count must be from 1 to 1000; it was 0"),
         (["--size", "big"], "--size must be like 512x512"),
         (["--size", "²x64"], "--size must be like 512x512"),
         (["--url", "wss://box.example"], "wants a token of its own"),
@@ -103,6 +104,26 @@ def test_ctrl_c_cancels_the_picture(tmp_path: Path, own_daemon: Launched) -> Non
     assert (process.returncode, said) == (130, "\nunderpaint: the picture was cancelled, and nothing was written\n")
     assert not (tmp_path / "out.png").exists()
     until(lambda: ": cancelled after" in own_daemon.log.read_text())
+
+
+def test_several_pictures_are_numbered_and_have_seeds_of_their_own(tmp_path: Path, daemon: Launched) -> None:
+    """More than one job's worth; what lies there stays; each is the picture that its seed gives alone."""
+    words = ["--steps", "1", "--size", "64x64", "--output"]
+    there = tmp_path / "out-2.png"
+    there.write_bytes(b"mine")
+    run = underpaint(daemon.home, "generate", "red", *words, str(tmp_path / "out.png"), "--count", "9", "--seed", "5")
+    assert run.returncode == 0, run.stderr
+    numbers = [1, *range(3, 11)]
+    paths = [tmp_path / f"out-{number}.png" for number in numbers]
+    assert run.stdout.splitlines() == [f"{path} (seed {seed})" for seed, path in enumerate(paths, 5)]
+    assert there.read_bytes() == b"mine"
+    assert not (tmp_path / "out.png").exists()
+    for seed, path in ((7, paths[2]), (13, paths[8])):
+        alone = tmp_path / f"{seed}.png"
+        underpaint(daemon.home, "generate", "red", *words, str(alone), "--seed", str(seed))
+        apart = ImageChops.difference(open_picture(alone, "RGBA").convert("RGB"), open_picture(path, "RGB"))
+        assert max(high for _, high in apart.getextrema()) <= 1
+    assert len({path.read_bytes() for path in paths}) == 9
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
