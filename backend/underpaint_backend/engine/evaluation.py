@@ -64,7 +64,7 @@ class Evaluation:
 
     def _for_window(self, window: Window, latents: Tensor, timestep: Tensor) -> Tensor:
         ladder, images = self._model.ladder, len(latents)
-        guided = self.conditions.negative_prompt is not None
+        guided = self.conditions.negative_prompt is not None and not self._model.family.guides_in_two_passes
         done: list[Tensor] = []
         while sum(map(len, done)) < images:
             begin = sum(map(len, done))

@@ -54,7 +54,8 @@ NOTICES = {
 class Effort:
     """What a phase could do with less: `images` that it makes at once, guidance, tiles of a picture's longer `side`.
 
-    `side`, in px, is 0 where there is no picture to be tiled.
+    `guided` says that guidance goes in one pass and could go in two. `side`, in px, is 0 where there is no picture to
+    be tiled.
     """
 
     name: str
@@ -173,8 +174,10 @@ class Ladder:
         return False
 
     def _stay_alone(self, used: Iterable[Key]) -> bool:
-        self._alone = self.parts.residency.alone = True
-        return self.parts.residency.evict(keep=used)
+        left = self.parts.residency.evict(keep=used)
+        if left:
+            self._alone = self.parts.residency.alone = True
+        return left
 
     def _pack(self, storage: Storage) -> bool:
         if self.parts.storage >= storage or not self.parts.residency.memory.allows(storage):

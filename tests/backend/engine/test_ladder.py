@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from parities.tiny_flux2 import build_tiny_flux2
 from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.device import Device, open_device, use_onednn, uses_onednn
 from underpaint_backend.engine.exceptions import OutOfMemory
-from underpaint_backend.engine.ladder import NOTICES, Ladder, Rung
+from underpaint_backend.engine.ladder import NOTICES, Effort, Ladder, Rung
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.packing import bytes_of
 from underpaint_backend.engine.painting import Observer, Painting, paint
@@ -129,6 +130,39 @@ def test_the_text_encoder_goes_where_only_one_network_has_room(
 
     np.testing.assert_array_equal(painted(model, painting), expected)
     assert model.ladder.rung == Rung.ALONE
+
+
+def test_what_is_split_already_is_not_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLUX.2 klein base has its guidance in two passes anyway: one image cannot be split, and nobody is told so."""
+    library = Library(open_device("cpu"))
+    model = loaded(library, build_tiny_flux2(tmp_path / "base", "klein base")[0])
+    painting = replace(PAINTING, source=None, scheduler="euler", steps=2)
+    expected, parts = painted(model, painting), model.family.parts
+    starved = starve(model, monkeypatch, "transformer", lambda *_, **__: parts.key("text_encoder") in library.residency)
+    notices: list[str] = []
+
+    np.testing.assert_array_equal(painted(model, painting, notices), expected)
+    assert starved.failures == 1
+    assert model.ladder.reached == {Rung.ALONE}
+    assert notices == [NOTICES[Rung.ALONE]]
+
+
+def test_networks_stay_where_none_could_make_room(library: Library, model: LoadedModel) -> None:
+    """If all networks are in use, none leaves, then or between later phases, and nobody is told that one did."""
+    parts = model.family.parts
+
+    def need_all() -> None:
+        assert all(parts[name] is not None for name in parts.names)
+        if parts.storage < Storage.FP8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.ladder.attempt(Effort("loading"), need_all)
+    model.ladder.begin()
+
+    assert model.ladder.reached == {Rung.FP8}
+    assert not library.residency.alone
+    painted(model, PAINTING)
+    assert model.description.id in library
 
 
 def test_other_models_go_first(library: Library, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,10 +295,8 @@ def test_errors_of_other_kinds_pass(model: LoadedModel) -> None:
     assert model.ladder.rung == Rung.PLAIN
 
 
-def effort() -> Any:
+def effort() -> Effort:
     """Something that could do with less."""
-    from underpaint_backend.engine.ladder import Effort
-
     return Effort("denoising", images=4, guided=True)
 
 

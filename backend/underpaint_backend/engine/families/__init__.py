@@ -134,6 +134,11 @@ class Family(ABC):
         return False
 
     @property
+    def guides_in_two_passes(self) -> bool:
+        """Whether the denoiser is asked twice for classifier-free guidance anyway, so that nothing is left to split."""
+        return False
+
+    @property
     def networks(self) -> Sequence[nn.Module]:
         """All networks that are loaded, for whoever wants to reach into them."""
         return self.parts.networks

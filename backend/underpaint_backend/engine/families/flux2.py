@@ -50,6 +50,7 @@ class Flux2(Family):
     sees_canvas: ClassVar[bool] = True
     ties_references: ClassVar[bool] = True
     was_trained_large: ClassVar[bool] = True
+    guides_in_two_passes: ClassVar[bool] = True
 
     @classmethod
     def networks_in(cls, source: Source) -> Mapping[str, Network]:
