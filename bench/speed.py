@@ -1,9 +1,11 @@
 """Our loop beside the classic pipelines at full size: FLUX.1 and FLUX.2 klein 4B with random weights, 1024², 4 steps.
 
 Both sides get the same transformer, the same embeddings and the same noise, and make clean latents; neither reads a
-prompt nor decodes. They run in turns. Besides the eager transformer there is a row for each way to make it faster that
-leaves the latents as they are: compiled blocks, and other attention backends. Without a CUDA device nothing is
-measured, and that is said; `--tiny` runs the same code on tiny models anywhere, which says nothing of speed.
+prompt nor decodes. Ours does all else that a job does: it can be cancelled in each block and done again with less
+memory, and shows a preview of each step. They run in turns. Besides the eager transformer there is a row for each way
+to make it faster that leaves the latents as they are: compiled blocks, and other attention backends. Without a CUDA
+device nothing is measured, and that is said; `--tiny` runs the same code on tiny models anywhere, which says nothing of
+speed.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ import argparse
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -27,13 +32,23 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from report import Figure, show
-from torch import Tensor
-from underpaint_backend.engine.denoise import denoise
+from torch import Tensor, nn
+from underpaint_backend.engine.cancel import watching
+from underpaint_backend.engine.denoise import Step
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.families import Conditions, Family
+from underpaint_backend.engine.families import Embedding
 from underpaint_backend.engine.families.flux1 import Flux1
 from underpaint_backend.engine.families.flux2 import Flux2
 from underpaint_backend.engine.flow import pack
+from underpaint_backend.engine.ladder import Ladder
+from underpaint_backend.engine.library import LoadedModel
+from underpaint_backend.engine.painting import Observer, Painting, paint_latents
+from underpaint_backend.engine.parts import Parts
+from underpaint_backend.engine.preview import LatentToRGB
+from underpaint_backend.engine.sources import Source
+from underpaint_backend.worker.outbox import Outbox
+from underpaint_backend.worker.previews import Previews
+from underpaint_protocol.messages import Model
 
 MOST_DIFFERENCE = 2e-2
 """Of the final latents, in bfloat16, from those of the eager transformer: beyond it a way to be faster is no use."""
@@ -42,13 +57,12 @@ BLOCKS = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
 
 @dataclass(frozen=True)
 class Subject:
-    """A model at full size, and the two sides. Each makes latents from unit noise [1, C, h, w]."""
+    """A model at full size, and the two sides. Each makes latents [1, C, h, w] from the noise of the same seed."""
 
     name: str
     transformer: Any
-    ours: Callable[[Tensor], Tensor]
-    classic: Callable[[Tensor], Tensor]
-    noise: Tensor
+    ours: Callable[[], Tensor]
+    classic: Callable[[], Tensor]
 
 
 def main() -> None:
@@ -73,7 +87,7 @@ def measure(rounds: int, steps: int, side: int, tiny: bool = False) -> Figure:
     worst = 0.0
     for make in (flux1, flux2):
         subject = make(steps, side, tiny)
-        eager = subject.ours(subject.noise)
+        eager = subject.ours()
         for way, switched in ways(subject.transformer, compiled=not tiny):
             try:
                 with switched:
@@ -120,7 +134,7 @@ def compared(subject: Subject, eager: Tensor, rounds: int) -> tuple[float, dict[
         for name in sorted(sides, reverse=bool(number % 2)):
             _wait()
             began = time.perf_counter()
-            made = sides[name](subject.noise)
+            made = sides[name]()
             _wait()
             if number:
                 seconds[name].append(time.perf_counter() - began)
@@ -143,10 +157,11 @@ def flux1(steps: int, side: int, tiny: bool) -> Subject:
     parts = {"text_encoder": None, "tokenizer": None, "text_encoder_2": None, "tokenizer_2": None}
     pipeline = FluxPipeline(transformer=transformer, vae=vae, scheduler=scheduler, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    family = _family(Flux1, {"transformer": transformer, "vae": vae}, scheduler)
-    conditions = Conditions((text, gist), None, 0.0, (side, side))
+    model = _model("flux1", Flux1, InMemory({"transformer": transformer, "vae": vae}, scheduler), (text, gist))
+    painting = _painting(side, steps, guidance=0.0)
+    noise = _noise(model, painting)
 
-    def classic(noise: Tensor) -> Tensor:
+    def classic() -> Tensor:
         packed: Tensor = pipeline(
             prompt_embeds=text,
             pooled_prompt_embeds=gist,
@@ -160,8 +175,7 @@ def flux1(steps: int, side: int, tiny: bool) -> Subject:
         unpacked: Tensor = pipeline._unpack_latents(packed, side, side, pipeline.vae_scale_factor)
         return unpacked.float()
 
-    noise = torch.randn(1, 16, side // 8, side // 8, generator=torch.Generator().manual_seed(1)).to(device)
-    return Subject("FLUX.1 schnell", transformer, _loop(family, conditions, steps), classic, noise)
+    return Subject(model.description.name, transformer, _loop(model, painting), classic)
 
 
 def flux2(steps: int, side: int, tiny: bool) -> Subject:
@@ -176,10 +190,11 @@ def flux2(steps: int, side: int, tiny: bool) -> Subject:
     parts = {"text_encoder": None, "tokenizer": None, "is_distilled": True}
     pipeline = Flux2KleinPipeline(transformer=transformer, vae=vae, scheduler=scheduler, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    family = _family(Flux2, {"transformer": transformer, "vae": vae}, scheduler)
-    conditions = Conditions((text,), None, 1.0, (side, side))
+    model = _model("flux2", Flux2, InMemory({"transformer": transformer, "vae": vae}, scheduler), (text,))
+    painting = _painting(side, steps, guidance=1.0)
+    noise = _noise(model, painting)
 
-    def classic(noise: Tensor) -> Tensor:
+    def classic() -> Tensor:
         made: list[Tensor] = []
 
         def keep(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -198,45 +213,97 @@ def flux2(steps: int, side: int, tiny: bool) -> Subject:
         )
         return made[0].movedim(1, 2).reshape(noise.shape).float()
 
-    noise = torch.randn(1, 128, side // 16, side // 16, generator=torch.Generator().manual_seed(1)).to(device)
-    return Subject("FLUX.2 klein 4B", transformer, _loop(family, conditions, steps), classic, noise)
+    return Subject(model.description.name, transformer, _loop(model, painting), classic)
 
 
-def _loop(family: Family, conditions: Conditions, steps: int) -> Callable[[Tensor], Tensor]:
-    """Our side: the family's own schedule and predictor in the loop that every job goes through."""
+def _loop(model: LoadedModel, painting: Painting) -> Callable[[], Tensor]:
+    """Our side: what a worker does of a job between its prompt and its pictures."""
+    previews = Previews(Outbox(BytesIO()))
 
-    def ours(noise: Tensor) -> Tensor:
-        schedule = family.schedule("euler", steps, 1.0, conditions.size)
-        return denoise(family.predictor(conditions, 1), schedule, schedule.begin(noise), [], lambda step: None)
+    def on_step(step: Step) -> None:
+        previews.show("job", step.number, model.projection(step.x0))
+
+    def ours() -> Tensor:
+        with watching(model.family.parts.residency, Event()):
+            return paint_latents(model, painting, Observer(lambda phase: None, on_step))
 
     return ours
 
 
-class _InMemory:
-    """Stands where `Parts` stands: networks that are there already."""
+def _painting(side: int, steps: int, guidance: float) -> Painting:
+    return Painting((side, side), "", "", guidance, "euler", steps, strength=1.0, seeds=(1,))
+
+
+def _noise(model: LoadedModel, painting: Painting) -> Tensor:
+    """What our side begins with."""
+    generators = [torch.Generator().manual_seed(seed) for seed in painting.seeds]
+    return model.family.noise(generators, painting.size)
+
+
+class InMemory(Source):
+    """A model whose networks are there already, without text encoders."""
 
     def __init__(self, networks: dict[str, Any], scheduler: Any) -> None:
-        self.device = open_device()
         self._networks = networks
         self._configs: dict[str, dict[str, Any]] = {name: dict(part.config) for name, part in networks.items()}
         self._configs["scheduler"] = {**scheduler.config, "_class_name": type(scheduler).__name__}
 
-    def __getitem__(self, name: str) -> Any:
-        return self._networks[name]
+    def has(self, name: str) -> bool:
+        return name in self._networks
 
     def config(self, name: str) -> dict[str, Any]:
         return self._configs[name]
 
+    def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
+        found = self._networks[name]
+        fitting: nn.Module = found if found.dtype == dtype else found.to(dtype)
+        return fitting.eval()
 
-def _family(cls: Any, networks: dict[str, Any], scheduler: Any) -> Family:
-    """A family without its text encoders, of which nothing is asked here."""
-    parts = _InMemory(networks, scheduler)
-    family: Any = cls(parts)
-    family.scheduler_config, family.vae_config = parts.config("scheduler"), parts.config("vae")
-    family.takes_guidance = family.fills = family.is_redux = False
+    def tokenizer(self, name: str, cls: Any) -> Any:
+        raise KeyError(name)
+
+    def weight_bytes(self, name: str) -> int:
+        return 0  # they need no more room than they have
+
+    def weight_files(self, name: str) -> list[Path]:
+        return []
+
+    def quantised_bytes(self, name: str) -> int:
+        return 0
+
+    def quantised_network(
+        self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
+    ) -> nn.Module:
+        raise KeyError(name)
+
+    def anonymous(self, words: str) -> str:
+        return words
+
+    def identity(self, name: str) -> Hashable:
+        return id(self._networks[name])
+
+
+def _model(family_name: str, cls: Any, source: InMemory, prompt: Embedding) -> LoadedModel:
+    """A model as a library has it, but that every prompt is this one."""
+    family: Any = cls(Parts(source, open_device(), cls.NETWORKS))
+    family.scheduler_config, family.vae_config = source.config("scheduler"), source.config("vae")
+    family.takes_guidance = family.fills = family.is_redux = family.is_kontext = False
     family.is_distilled = True
-    found: Family = family
-    return found
+    family.encode_prompt = lambda text: prompt
+    projection = LatentToRGB.of(family.encode, family.device.torch_device)
+    description = Model(
+        id=family_name,
+        name={"flux1": "FLUX.1 schnell", "flux2": "FLUX.2 klein 4B"}[family_name],
+        family=family_name,
+        tasks=("text_to_image",),
+        schedulers=("euler",),
+        native_area=1 << 20,
+        size_multiple=family.size_multiple,
+        default_steps=4,
+        default_guidance=1.0,
+        default_scheduler="euler",
+    )
+    return LoadedModel(description, family, projection, Ladder(family.parts), family.latent_scale, takes_mask=False)
 
 
 def _random(cls: Any, config: dict[str, Any]) -> Any:
@@ -254,7 +321,7 @@ def _random(cls: Any, config: dict[str, Any]) -> Any:
 
 
 def _blocks() -> dict[str, Any]:
-    """An autoencoder that divides sides by 8, as small as can be: nobody calls it."""
+    """An autoencoder that divides sides by 8, as small as can be: only how to preview is learnt of it."""
     down, up = BLOCKS
     return {"down_block_types": down, "up_block_types": up, "block_out_channels": (32, 32, 32, 32)}
 
