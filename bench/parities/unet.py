@@ -164,7 +164,9 @@ MODELS: Mapping[str, tuple[Callable[[Path], Entry], tuple[Task, ...]]] = {
     "SDXL inpainting": (partial(build_tiny_xl, channels=9), FILL_TASKS),
     "SD 1.5, IP-Adapter": (lambda folder: add_ip_adapter(build_tiny(folder, 4)), PLAIN_TASKS),
     "SD 1.5 inpainting, IP-Adapter": (lambda folder: add_ip_adapter(build_tiny(folder, 9)), FILL_TASKS[2:]),
+    "SD 1.5, IP-Adapter Plus": (lambda folder: add_ip_adapter(build_tiny(folder, 4), plus=True), PLAIN_TASKS[::2]),
     "SDXL, IP-Adapter": (lambda folder: add_ip_adapter(build_tiny_xl(folder, 4)), PLAIN_TASKS),
+    "SDXL inpainting, IP-Adapter": (lambda folder: add_ip_adapter(build_tiny_xl(folder, 9)), FILL_TASKS[2:]),
     "SDXL, IP-Adapter Plus": (lambda folder: add_ip_adapter(build_tiny_xl(folder, 4), plus=True), PLAIN_TASKS),
 }
 ADAPTED = ("ddim", "euler", "dpm++2m")
