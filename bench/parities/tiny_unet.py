@@ -27,7 +27,8 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-from underpaint_backend.models.catalog import DESCRIPTION, SCHEDULERS, Entry
+from underpaint_backend.engine.schedulers import NAMES
+from underpaint_backend.models.catalog import DESCRIPTION, Entry
 from underpaint_protocol.messages import Model
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -111,7 +112,7 @@ def described(folder: Path, family: str, **changes: Any) -> Entry:
         "name": folder.name,
         "family": family,
         "tasks": ("inpaint", "text_to_image"),
-        "schedulers": SCHEDULERS,
+        "schedulers": NAMES,
         "native_area": 64 * 64,
         "size_multiple": 8,
         "default_steps": 4,

@@ -29,14 +29,11 @@ from .extras import reason_against
 from .gguf import is_gguf
 from .layout import gap_in
 from .offers import Offer, Source, offers, schedulers_of
-from .schedulers import names
 from .store import Store, cache_folder, folder_is_whole
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "underpaint.json"
-SCHEDULERS = names("diffusion")
-"""The schedulers of diffusion models, by the names that artists know."""
 
 
 @dataclass(frozen=True)

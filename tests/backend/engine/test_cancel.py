@@ -23,7 +23,8 @@ from underpaint_backend.engine.cancel import Cancelled, cancellable
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
-from underpaint_backend.models.catalog import SCHEDULERS, Entry
+from underpaint_backend.engine.schedulers import NAMES
+from underpaint_backend.models.catalog import Entry
 
 from tests.backend.engine.cancelling import SetAfter
 from tests.backend.engine.tiny import add_ip_adapter, build_tiny, build_tiny_xl
@@ -54,7 +55,7 @@ def painting_with(scheduler: str = "ddim", references: int = 0) -> Painting:
     )
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", NAMES)
 @pytest.mark.parametrize("channels", [9, 4])
 def test_cancelled_anywhere_leaves_no_trace(
     load_tiny: Callable[[int], LoadedModel], channels: int, scheduler: str

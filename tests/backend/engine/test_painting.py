@@ -17,7 +17,7 @@ from underpaint_backend.engine.exceptions import NotFinite, UnknownScheduler
 from underpaint_backend.engine.families.stable_diffusion import StableDiffusion
 from underpaint_backend.engine.library import LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
-from underpaint_backend.models.catalog import SCHEDULERS
+from underpaint_backend.engine.schedulers import NAMES
 
 from tests.backend.engine.counting import Counted
 
@@ -54,7 +54,7 @@ def painted(model: LoadedModel, painting: Painting, steps: list[Step] | None = N
     return paint(model, painting, Observer(lambda phase: None, on_step), Event())
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", NAMES)
 def test_a_batch_paints_what_its_seeds_paint_alone(tiny_inpaint: LoadedModel, scheduler: str) -> None:
     """Each picture of a batch is the picture of its seed, to one level: sums are rounded differently in batches."""
     together = painted(tiny_inpaint, replace(PAINTING, scheduler=scheduler, seeds=(5, 6, 7)))

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from safetensors.torch import load_file, save_file
-from underpaint_backend.models.catalog import DESCRIPTION, SCHEDULERS
+from underpaint_backend.engine.schedulers import NAMES
+from underpaint_backend.models.catalog import DESCRIPTION
 from underpaint_backend.worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready
 from underpaint_protocol import images
 from underpaint_protocol.fields import Record
@@ -87,7 +88,7 @@ def test_text_to_image_returns_an_opaque_picture(shared_worker: WorkerProcess, m
     assert (picture[..., 3] == 255).all()
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", NAMES)
 def test_every_scheduler_paints(shared_worker: WorkerProcess, scheduler: str) -> None:
     """Each scheduler of the catalog leads to a picture."""
     messages = shared_worker.run(replace(INPAINT, scheduler=scheduler), *PIXELS)
