@@ -60,6 +60,12 @@ def test_a_single_pixel_gets_a_box() -> None:
     assert box.width >= 2 * MIN_PADDING
 
 
+def test_a_selection_beside_the_canvas_has_no_box() -> None:
+    """There is nothing to paint into."""
+    with pytest.raises(EmptySelection):
+        context_box(Box(100, 0, 10, 10), Box(0, 0, 100, 100))
+
+
 @given(sides, sides, st.integers(64 * 64, 1 << 21), st.sampled_from([8, 16, 32, 64]))
 def test_the_working_size_suits_the_model(width: int, height: int, area: int, multiple: int) -> None:
     """Sides are multiples, and the area is near the native one for boxes of ordinary shape."""

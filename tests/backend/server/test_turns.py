@@ -242,6 +242,28 @@ def test_a_job_that_came_back_can_be_taken_out() -> None:
     assert not waiting.remove(first)
 
 
+def test_who_takes_a_job_back_has_had_no_turn() -> None:
+    """Neither its session nor its owner goes to the end for it, and the last one leaves nothing behind."""
+    mine, yours = jobs("A", number=2), jobs("B", number=1)
+    waiting = filled(*mine, *yours)
+    assert waiting.remove(mine[0])
+    assert len(waiting) == 2
+    assert list(waiting) == [mine[1], yours[0]]
+    assert waiting.remove(mine[1])
+    assert waiting.remove(yours[0])
+    assert not len(waiting)
+
+
+def test_no_job_waits_twice() -> None:
+    """Whether it comes again or is put back."""
+    (job,) = jobs("A", number=1)
+    waiting = filled(job)
+    for again in (waiting.add, waiting.put_back):
+        with pytest.raises(ValueError, match="already"):
+            again(job)
+    assert waiting.order() == [job]
+
+
 @pytest.mark.parametrize("owners", [1, 30, 1000])
 def test_a_long_queue_is_ordered_and_emptied_quickly(owners: int) -> None:
     """Telling a thousand jobs their place, and taking back thirty thousand in either direction, takes no time."""
