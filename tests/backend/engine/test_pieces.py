@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from underpaint_backend.engine import pieces
 from underpaint_backend.engine.device import use_onednn
 from underpaint_backend.engine.pieces import attention_in_pieces, in_pieces
 
@@ -22,6 +23,12 @@ class Between:
 
     def __call__(self) -> None:
         self.calls += 1
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is calculated here needs several."""
+    monkeypatch.setattr(pieces, "PIECE", 1e9)
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "without"])
@@ -45,6 +52,21 @@ def test_a_large_linear_layer_is_as_the_whole(bias: bool) -> None:
         assert between.calls > 1
         undo()
     assert "forward" not in layer.__dict__
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.usefixtures("with_or_without")
+def test_a_convolution_of_many_channels_is_as_the_whole(bias: bool, stride: int) -> None:
+    """With more weights than the picture has numbers, some channels at a time, all the same comes out."""
+    torch.manual_seed(0)
+    layer, between = nn.Conv2d(640, 643, 3, stride, 1, bias=bias), Between()
+    inputs = torch.randn(2, 640, 16, 24)
+    with torch.inference_mode():
+        expected = layer(inputs)
+        in_pieces(layer, between)
+        torch.testing.assert_close(layer(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert between.calls > 1
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (1, 1, 0), (3, 2, 1), (4, 2, 0), ((3, 1), 1, 1)])
@@ -79,6 +101,7 @@ def test_attention_is_as_the_whole() -> None:
 CONVOLVE = """
 import resource, psutil, torch
 from torch import nn
+from underpaint_backend.engine import pieces
 from underpaint_backend.engine.device import use_onednn
 from underpaint_backend.engine.pieces import in_pieces
 torch.set_num_threads(1)
