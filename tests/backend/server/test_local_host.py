@@ -229,7 +229,6 @@ async def test_a_folder_that_is_gone_is_written_into_the_log_once(
     folder.rmdir()
     host = LocalHost(LocalOptions())
     await host.start(lambda worker: None)
-    caplog.clear()
     for _ in range(3):
         await host.refresh()
     await host.close()
