@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,8 +22,24 @@ def resize_coverage(coverage: NDArray[np.float32], size: tuple[int, int]) -> NDA
     What covers any pixel also covers the new pixel at its place a little, however small it is, and nothing else is
     covered.
     """
-    resized = Image.fromarray(coverage).resize(size, Image.Resampling.BOX)
-    return np.asarray(resized, np.float32).clip(0, 1)
+    narrow = _mean_over_rows(coverage.T, size[0]).T
+    return _mean_over_rows(narrow, size[1]).astype(np.float32).clip(0, 1)
+
+
+def _mean_over_rows(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """`count` rows instead of those of `values` [N, M], each the mean of what it takes the place of.
+
+    Pillow's box filter takes pixels whole or not at all, and some of those at the border of two fall to neither.
+    """
+    rows = len(values)
+    if rows == count:
+        return values
+    whole, rest = np.divmod(np.arange(count + 1) * rows, count)  # in whole numbers, so that no border is off by a bit
+    sums = np.zeros((rows + 1, values.shape[1]))
+    np.cumsum(values, axis=0, dtype=np.float64, out=sums[1:])
+    upto = sums[whole] + (rest / count)[:, None] * values[np.minimum(whole, rows - 1)]
+    means: NDArray[Any] = np.diff(upto, axis=0) * (count / rows)
+    return means
 
 
 def resize_smoothly(channel: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -35,6 +35,16 @@ def test_every_selected_pixel_is_covered(data: st.DataObject, size: tuple[int, i
         assert coverage[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].any()
 
 
+def test_a_single_pixel_anywhere_is_covered() -> None:
+    """Of 39 columns that become 18, two lie with their middle on a border."""
+    for column in range(39):
+        mask = np.zeros((1, 39), np.uint8)
+        mask[0, column] = 1
+        coverage = prepare(np.zeros((1, 39, 3), np.uint8), mask, (18, 1), forget=False).coverage
+        assert coverage[0, column * 18 // 39] > 0
+        assert abs(coverage.sum() - 18 / 39 / 255) < 1e-6
+
+
 @given(st.data(), sizes, sizes)
 def test_nothing_is_covered_where_nothing_is_selected(
     data: st.DataObject, size: tuple[int, int], working: tuple[int, int]
