@@ -15,6 +15,14 @@ from .wire import JOB, LARGE_TILES, PATIENCE, REQUEST, Client, Peer, eventually,
 wait = Peer.wait
 
 
+def cancel_what_began(client: Client, server: str) -> None:
+    """Submit a job and cancel it once it is painted."""
+    client.network.connect(server, "token")
+    client.network.submit(JOB)
+    client.until(m.Started)
+    client.network.cancel(JOB.id)
+
+
 def test_a_job_from_beginning_to_end(client: Client) -> None:
     """Pixels are sent as red, green, blue, alpha; the picture comes back as Krita keeps it."""
     received: list[Any] = []
@@ -83,10 +91,7 @@ def test_cancel_is_sent_and_the_rest_is_silence(client: Client) -> None:
         peer.wait()
 
     with serving(talk) as server:
-        client.network.connect(server, "token")
-        client.network.submit(JOB)
-        client.until(m.Started)
-        client.network.cancel(JOB.id)
+        cancel_what_began(client, server)
         eventually(lambda: acknowledged)
         client.collect()
     assert acknowledged == [JOB.id]
@@ -128,10 +133,7 @@ def test_a_cancelled_job_does_not_disturb_the_next(client: Client) -> None:
         peer.wait()
 
     with serving(talk) as server:
-        client.network.connect(server, "token")
-        client.network.submit(JOB)
-        client.until(m.Started)
-        client.network.cancel(JOB.id)
+        cancel_what_began(client, server)
         client.network.submit(Job("job-2", REQUEST, JOB.pixels, JOB.mask))
         client.until(m.Done)
     assert {event.job for event in client.seen((m.Progress, m.Cancelled, m.Done))} == {"job-2"}  # type: ignore[arg-type]

@@ -79,7 +79,6 @@ class Library:
 
         Raises `Cancelled` soon after the event is set, `ModelBroken`, `CannotQuantise` and `OutOfMemory`.
         """
-        refuse_unusable(self.residency.memory.precision, self.device)
         known = self._models.get(entry.model.id)
         try:
             with cancellable_loading(cancelled):
@@ -102,6 +101,7 @@ class Library:
         self.residency.clear()
 
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
+        refuse_unusable(self.residency.memory.precision, self.device)
         with self.residency.shared():
             family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
         ladder = Ladder(family.parts)

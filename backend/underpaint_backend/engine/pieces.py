@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .device import uses_onednn
+
 Between: TypeAlias = Callable[[], None]
 """What is called before each piece."""
 
@@ -122,8 +124,7 @@ def _convolution(module: nn.Conv2d, between: Between, inputs: Tensor) -> Tensor:
 
 def _weighs_more(module: nn.Conv2d, inputs: Tensor) -> bool:
     """Whether a convolution has more weights than its picture numbers. oneDNN lays out both anew for each piece."""
-    with_onednn = bool(torch.backends.mkldnn.enabled)
-    return with_onednn and module.groups == 1 and module.weight.numel() > inputs.numel()
+    return uses_onednn() and module.groups == 1 and module.weight.numel() > inputs.numel()
 
 
 def _by_channels(module: nn.Conv2d, between: Between, inputs: Tensor, count: int) -> Tensor:
@@ -140,7 +141,7 @@ def _by_channels(module: nn.Conv2d, between: Between, inputs: Tensor, count: int
 def _strips(module: nn.Conv2d, inputs: Tensor, rows: int, cells: int) -> int:
     most = rows // 4
     count = _pieces(inputs, 2 * cells * module.weight.numel(), most)
-    if inputs.device.type != "cpu" or torch.backends.mkldnn.enabled:
+    if inputs.device.type != "cpu" or uses_onednn():
         return count
     columns = cells * module.weight[0].numel() * inputs.element_size()
     return max(count, min(most, columns // COLUMNS + 1))

@@ -39,7 +39,8 @@ class Storage(IntEnum):
 
 BYTES: Mapping[Storage, float] = {Storage.FP8: 1, Storage.INT8: 1, Storage.NF4: 0.5 + 4 / 64, Storage.FETCHED: 0}
 """What a number of a packed network takes on the device, but for the scales of rows."""
-_PACKED: Mapping[str, Storage] = {"fp8": Storage.FP8, "int8": Storage.INT8, "nf4": Storage.NF4}
+PACKED: Mapping[str, Storage] = {"fp8": Storage.FP8, "int8": Storage.INT8, "nf4": Storage.NF4}
+"""How weights are kept in the precisions that are packed."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Memory:
         """How to keep weights where `room` bytes are and the largest network has `largest`: it must have room alone."""
         if self.offload == "group":
             return Storage.FETCHED
-        if self.precision in _PACKED:
-            return _PACKED[self.precision]
+        if self.precision in PACKED:
+            return PACKED[self.precision]
         if self.precision != "auto" or largest <= WORKING_SHARE * room:
             return Storage.PLAIN
         halved = largest // 2  # of half precision; of single precision, it is even less

@@ -21,7 +21,7 @@ from ..models import extras
 from .device import Device, is_out_of_memory
 from .exceptions import BadFiles, EngineError
 from .packing import LAYERS, Pack, Packed, keep_packed
-from .precision import Precision, Storage
+from .precision import PACKED, Precision, Storage
 from .sources import refuse_gaps
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,11 @@ def in_blocks(numbers: int, block: int) -> tuple[int, ...]:
 PACKS: Mapping[Storage, Callable[[torch.device], Pack]] = {Storage.INT8: in_int8, Storage.NF4: in_nf4}
 """Who packs what."""
 
-_PRECISIONS: Mapping[str, Storage] = {"int8": Storage.INT8, "nf4": Storage.NF4}
-
 
 def refuse_unusable(precision: Precision, device: Device) -> None:
     """Raises `CannotQuantise` if weights cannot be kept in this precision on this device: it is tried."""
-    if precision not in _PRECISIONS:
+    storage = PACKED.get(precision)
+    if storage is None or storage not in PACKS:
         return
     words = extras.lacking(extras.FOR_PRECISION[precision])
     if words:
@@ -91,7 +90,7 @@ def refuse_unusable(precision: Precision, device: Device) -> None:
     kind = device.dtype
     line = torch.linspace(-1, 1, BLOCK * BLOCK, dtype=torch.float32).view(BLOCK, BLOCK)
     try:
-        pack = PACKS[_PRECISIONS[precision]](device.torch_device)
+        pack = PACKS[storage](device.torch_device)
         found = pack(lambda: line.to(kind)).unpack().float().cpu()
     except Exception as error:  # whatever a library raises that was not made for this device
         if is_out_of_memory(error):
