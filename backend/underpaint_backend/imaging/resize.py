@@ -22,8 +22,8 @@ def resize_coverage(coverage: NDArray[np.float32], size: tuple[int, int]) -> NDA
     What covers any pixel also covers the new pixel at its place a little, however small it is, and nothing else is
     covered.
     """
-    narrow = _mean_over_rows(coverage.T, size[0]).T
-    return _mean_over_rows(narrow, size[1]).astype(np.float32).clip(0, 1)
+    low = _mean_over_rows(coverage, size[1])
+    return np.ascontiguousarray(_mean_over_rows(low.T, size[0]).T, np.float32).clip(0, 1)
 
 
 def _mean_over_rows(values: NDArray[Any], count: int) -> NDArray[Any]:
@@ -35,10 +35,10 @@ def _mean_over_rows(values: NDArray[Any], count: int) -> NDArray[Any]:
     if rows == count:
         return values
     whole, rest = np.divmod(np.arange(count + 1) * rows, count)  # in whole numbers, so that no border is off by a bit
-    sums = np.zeros((rows + 1, values.shape[1]))
-    np.cumsum(values, axis=0, dtype=np.float64, out=sums[1:])
-    upto = sums[whole] + (rest / count)[:, None] * values[np.minimum(whole, rows - 1)]
-    means: NDArray[Any] = np.diff(upto, axis=0) * (count / rows)
+    edges = (rest / count)[:, None] * values[np.minimum(whole, rows - 1)]
+    sums = np.add.reduceat(values, whole[:-1], axis=0, dtype=np.float64)
+    sums[whole[:-1] == whole[1:]] = 0  # a new row within one old row; `reduceat` gives the old one
+    means: NDArray[Any] = (sums + np.diff(edges, axis=0)) * (count / rows)
     return means
 
 
