@@ -6,7 +6,6 @@ scale for each row, without which 8 bits are far too coarse for weights below 1/
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from ..models.headers import MAX_HEADER, BadFile, read_header
+from ..models.headers import BadFile, Stored, read_header
 from .exceptions import BadFiles
 
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -106,7 +105,7 @@ class TensorFiles:
     """The tensors in safetensors files, read one at a time and in pieces, without mapping the files."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self._places = {name: (path, place) for path in paths for name, place in _header(path)}
+        self._places = {name: (path, stored) for path in paths for name, stored in _tensors(path)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -114,13 +113,13 @@ class TensorFiles:
     @property
     def numbers(self) -> int:
         """How many numbers they hold in all."""
-        return sum(math.prod(place.shape) for _, place in self._places.values())
+        return sum(math.prod(stored.shape) for _, stored in self._places.values())
 
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """A tensor in the precision `dtype`, on `device`."""
-        path, place = self._places[name]
-        data = read_bytes(path, place.begin, place.end - place.begin)
-        return data.view(place.dtype).view(place.shape).to(device, dtype)
+        path, stored = self._places[name]
+        data = read_bytes(path, stored.begin, stored.size)
+        return data.view(_DTYPES[stored.dtype]).view(stored.shape).to(device, dtype)
 
 
 PIECE = 16 << 20
@@ -132,24 +131,16 @@ def read_bytes(path: Path, begin: int, size: int) -> Tensor:
 
     Raises `BadFiles` if they are not all there.
     """
-    data = torch.empty(size, dtype=torch.uint8)
+    data, at = torch.empty(size, dtype=torch.uint8), 0
     with path.open("rb", buffering=0) as file:
         file.seek(begin)
-        rest = memoryview(data.numpy().data)
-        while rest:
-            got = file.readinto(rest[:PIECE])
+        while at < size:
+            piece = data[at : at + PIECE]  # a call of torch, before which somebody may ask whether to go on
+            got = file.readinto(piece.numpy().data)
             if not got:
                 raise BadFiles(f"{path.name} ends too early")
-            rest = rest[got:]
+            at += got
     return data
-
-
-@dataclass(frozen=True)
-class _Place:
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 _DTYPES = {
@@ -162,19 +153,12 @@ _DTYPES = {
 }
 
 
-def _header(path: Path) -> Iterator[tuple[str, _Place]]:
+def _tensors(path: Path) -> Iterator[tuple[str, Stored]]:
     try:
-        read_header(path)
+        header = read_header(path)
     except BadFile as error:
         raise BadFiles(f"{path.name}: {error}") from error
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, MAX_HEADER)))
-    for name, entry in header.items():
-        if name != "__metadata__" and entry["dtype"] in _DTYPES:
-            begin, end = entry["data_offsets"]
-            place = _Place(_DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + begin, 8 + length + end)
-            yield name, place
+    return ((name, stored) for name, stored in header.tensors.items() if stored.dtype in _DTYPES)
 
 
 def streamed(cls: Any, config: Mapping[str, Any], files: TensorFiles, dtype: torch.dtype, pack: Pack) -> nn.Module:

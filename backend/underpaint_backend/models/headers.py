@@ -14,7 +14,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,11 +65,12 @@ class BadFile(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor in a file: its type, its shape, and how many bytes it takes."""
+    """One tensor in a file: its type, its shape, how many bytes it takes, and where in the file they begin."""
 
     dtype: str
     shape: tuple[int, ...]
     size: int
+    begin: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def parse_header(text: bytes, data_size: int) -> Header:
     metadata = found.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadFile("its header is damaged: its metadata are not text")
-    places = {name: _placed(name, entry) for name, entry in found.items()}
-    _check_places(places, data_size)
-    return Header({name: stored for name, (stored, _) in places.items()}, metadata)
+    tensors = {name: _placed(name, entry, 8 + len(text)) for name, entry in found.items()}
+    _check_places(tensors, 8 + len(text), data_size)
+    return Header(tensors, metadata)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,8 +168,8 @@ def _no_number(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
 
 
-def _placed(name: str, entry: Any) -> tuple[Stored, int]:
-    """One tensor, and where its bytes begin."""
+def _placed(name: str, entry: Any, data: int) -> Stored:
+    """One tensor of a file whose numbers begin at the byte `data`."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BadFile(f"its header is damaged at {short(name)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -182,7 +183,7 @@ def _placed(name: str, entry: Any) -> tuple[Stored, int]:
     begin, end = offsets
     if end < begin or (end - begin) * 8 != bits:
         raise BadFile(f"its header is wrong: {short(name)} takes {bits // 8} bytes, and {end - begin} are given to it")
-    return Stored(dtype, tuple(shape), end - begin), begin
+    return Stored(dtype, tuple(shape), end - begin, data + begin)
 
 
 def _are_sizes(value: Any, most: int) -> bool:
@@ -191,19 +192,20 @@ def _are_sizes(value: Any, most: int) -> bool:
     return all(type(side) is int and 0 <= side <= MAX_SIDE for side in value)
 
 
-def _check_places(places: Mapping[str, tuple[Stored, int]], data_size: int) -> None:
-    """Tensors lie one behind the other, without gaps, and fill the file."""
-    at = 0
-    for name, (stored, begin) in sorted(places.items(), key=lambda item: (item[1][1], item[1][0].size)):
-        if begin < at:
+def _check_places(tensors: Mapping[str, Stored], begin: int, size: int) -> None:
+    """Tensors lie one behind the other, without gaps, and fill the `size` bytes from `begin` to the end of the file."""
+    at = begin
+    for name, stored in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].size)):
+        if stored.begin < at:
             raise BadFile(f"its header is wrong: {short(name)} overlaps another tensor")
-        if begin > at:
+        if stored.begin > at:
             raise BadFile(f"its header is wrong: there is a gap before {short(name)}")
         at += stored.size
-    if at > data_size:
-        raise BadFile(f"it is cut off: {at - data_size} of its {at} bytes of numbers are missing")
-    if at < data_size:
-        raise BadFile(f"it is damaged: {data_size - at} bytes at its end belong to nothing")
+    found = at - begin
+    if found > size:
+        raise BadFile(f"it is cut off: {found - size} of its {found} bytes of numbers are missing")
+    if found < size:
+        raise BadFile(f"it is damaged: {size - found} bytes at its end belong to nothing")
 
 
 def short(name: object) -> str:
