@@ -105,7 +105,8 @@ class Jobs:
 
     def cancelled_in(self, place: Place, runs: int) -> tuple[float, list[float]]:
         """Milliseconds of the whole of a place, and from each cancellation in it to its end."""
-        self._run(place, None, new=("worker",) if "worker" in place.new else ())  # what is not new is warm
+        if "worker" not in place.new:
+            self._run(place, None, new=())  # what is not new is warm
         whole = self._run(place, None).whole(place.phase)
         waits: list[float] = []
         late = 0

@@ -1,8 +1,9 @@
-"""A worker in this process, at the far end of two pipes: what a host says to it and hears from it, with the times."""
+"""A worker in a process of its own, at the far end of two pipes: what a host says to it and hears, with the times."""
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from threading import Thread, Timer
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from underpaint_backend.engine.device import open_device
-from underpaint_backend.worker.inbox import Inbox
-from underpaint_backend.worker.interface import frame, read_message
-from underpaint_backend.worker.outbox import Outbox
-from underpaint_backend.worker.worker import Worker
+from underpaint_backend.worker.interface import Ready, frame, read_message
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import TERMINAL, Cancel, Image, Progress, Submit, Tile
@@ -39,63 +37,75 @@ class Heard:
 
 
 class Line:
-    """Jobs for workers, one after another; a worker can be replaced by a new one, which has nothing loaded."""
+    """Jobs for workers on the CPU, one after another; a worker is replaced by one that has nothing loaded."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
-        into, self._way_in = os.pipe()
-        out, way_out = os.pipe()
-        self._outbox = Outbox(os.fdopen(way_out, "wb"))
-        self._inbox = Inbox(os.fdopen(into, "rb"), self._outbox)
-        self._heard: Queue[tuple[float, Record]] = Queue()
-        self._said = os.fdopen(out, "rb")
+        self._command = [sys.executable, "-P", "-m", "underpaint_backend.worker", "--device", "cpu"]
+        for root in roots:
+            self._command += ["--models", str(root)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._heard: Queue[tuple[float, Record | None]] = Queue()
         self._after: tuple[str, float] | None = None
         self._cancelled: list[float] = []
-        Thread(target=self._inbox.read, daemon=True).start()
-        Thread(target=self._listen, daemon=True).start()
-        self.renew()
 
     def renew(self) -> None:
-        """A worker that has loaded nothing yet."""
-        self.worker = Worker(open_device("cpu"), self._roots, self._outbox)
+        """A worker that has loaded nothing yet, and is ready."""
+        self.close()
+        self._heard = Queue()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._process.stdout is not None
+        Thread(target=self._listen, args=(self._process.stdout, self._heard), daemon=True).start()
+        while not isinstance(self._next()[1], Ready):
+            pass
 
     def run(self, submit: Submit, tiles: dict[bytes, bytes], after: tuple[str, float] | None = None) -> Heard:
         """One job from its submission to the message that ends it, cancelled so many seconds `after` a phase began."""
         self._after, self._cancelled = after, []
         self._send(*(Tile(name, len(data), data) for name, data in tiles.items()), submit)
-        job = self._inbox.next()
-        self.worker.run(job)
-        self._inbox.forget(job)
         phases: dict[str, float] = {}
         while True:
-            when, message = self._heard.get()
+            when, message = self._next()
             if isinstance(message, Progress):
                 phases.setdefault(message.phase, when)
             elif isinstance(message, TERMINAL):
                 return Heard(phases, message, when, list(self._cancelled))
 
     def close(self) -> None:
-        """End both threads."""
-        os.close(self._way_in)
+        """End the worker, if there is one."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+            self._process = None
 
-    def _listen(self) -> None:
-        while (message := read_message(self._said)) is not None:
-            self._heard.put((time.perf_counter(), message))
-            after = self._after
-            if after is not None and isinstance(message, Progress) and message.phase == after[0]:
-                self._after = None
-                timer = Timer(after[1], self._cancel, [message.job])
-                timer.daemon = True
-                timer.start()
+    def _next(self) -> tuple[float, Record]:
+        when, message = self._heard.get()
+        if message is None:
+            raise SystemExit("the worker is gone")
+        return when, message
+
+    def _listen(self, said: BinaryIO, heard: Queue[tuple[float, Record | None]]) -> None:
+        with said:
+            while (message := read_message(said)) is not None:
+                heard.put((time.perf_counter(), message))
+                after = self._after
+                if after is not None and isinstance(message, Progress) and message.phase == after[0]:
+                    self._after = None
+                    timer = Timer(after[1], self._cancel, [message.job])
+                    timer.daemon = True
+                    timer.start()
+        heard.put((time.perf_counter(), None))
 
     def _cancel(self, job: str) -> None:
         self._cancelled.append(time.perf_counter())
         self._send(Cancel(job))
 
     def _send(self, *messages: Record) -> None:
-        data = b"".join(frame(message) for message in messages)
-        while data:
-            data = data[os.write(self._way_in, data) :]
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b"".join(frame(message) for message in messages))
+        self._process.stdin.flush()
 
 
 @contextmanager

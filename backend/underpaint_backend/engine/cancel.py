@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import Event
-from typing import Any
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .pieces import attention_in_pieces, in_pieces
+from .pieces import attention_in_pieces, copied, in_pieces
 from .residency import Residency
 
 RUN_AHEAD = 2
 """Blocks that may wait in a CUDA device's queue. Python fills the queue much faster than the device empties it, and a
 block that was queued cannot be called back."""
+PATIENCE = 0.02
+"""Seconds between two questions while something else is waited for."""
+IN_THIS_THREAD = "HF_DEACTIVATE_ASYNC_LOAD"
+"""What transformers looks for, for each network that it reads."""
+
+T = TypeVar("T")
 
 
 class Cancelled(BaseException):
@@ -71,14 +79,40 @@ def watching(residency: Residency, cancelled: Event) -> Iterator[None]:
 def cancellable_loading(cancelled: Event) -> Iterator[None]:
     """Within this context, whatever is done with tensors raises `Cancelled` once the event is set.
 
-    For libraries that load weights: they ask nobody, but they touch thousands of tensors.
+    For libraries that load weights: they ask nobody, but they touch thousands of tensors. They do so in this thread,
+    as others cannot be asked either. Only for a process that does one thing at a time.
     """
-    dtype = torch.get_default_dtype()
+    dtype, elsewhere = torch.get_default_dtype(), os.environ.get(IN_THIS_THREAD)
+    os.environ[IN_THIS_THREAD] = "1"
     try:
         with _CheckedCalls(cancelled):
             yield
     finally:
         torch.set_default_dtype(dtype)  # diffusers changes it while it builds a network
+        if elsewhere is None:
+            del os.environ[IN_THIS_THREAD]
+        else:
+            os.environ[IN_THIS_THREAD] = elsewhere
+
+
+def apart(work: Callable[[], T], cancelled: Event) -> T:
+    """What `work` returns, or raises; `Cancelled` if the event is set, and then it is finished for nobody.
+
+    It is done in a thread of its own. For what cannot be asked and does no harm, as importing a library.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    while not future.done():
+        check(cancelled)
+        wait([future], PATIENCE)
+    return future.result()
 
 
 class _CheckedCalls(TorchFunctionMode):
@@ -92,6 +126,8 @@ class _CheckedCalls(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         check(self._cancelled)
+        if function is torch.Tensor.to:
+            return copied(partial(check, self._cancelled), *args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 

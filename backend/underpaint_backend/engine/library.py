@@ -14,7 +14,7 @@ from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from .cache import TensorCache
-from .cancel import cancellable_loading, watching
+from .cancel import apart, cancellable_loading, watching
 from .device import Device
 from .exceptions import BadFiles, ModelBroken
 from .families import Embedding, Family, family_class
@@ -102,8 +102,9 @@ class Library:
 
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
         refuse_unusable(self.residency.memory.precision, self.device)
+        cls = apart(lambda: family_class(entry.model.family), cancelled)  # the first of each is imported, for seconds
         with self.residency.shared():
-            family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
+            family = cls.load(_source_of(entry), self.device, on_part)
         ladder = Ladder(family.parts)
         scale, multiple, takes_mask = ladder.attempt(
             Effort("loading"), lambda: (family.latent_scale, family.size_multiple, family.takes_mask)

@@ -1,4 +1,4 @@
-"""Large products on a CPU, a piece at a time: a whole one can take seconds, and nobody can stop it in the middle.
+"""Large products on a CPU, and large copies, a piece at a time: a whole one can take seconds, and nobody can stop it.
 
 What comes out is what comes out of the whole; sums may be rounded differently in the last bit, and always in the same
 way.
@@ -31,6 +31,9 @@ KERNEL = 1 << 10
 COLUMNS = 8 << 20
 """Bytes of what a convolution makes of its input without oneDNN, which is left where memory is short: each number as
 often as its kernel has places."""
+
+COPIED = 4 << 20
+"""Numbers that are copied or converted at once: 10 to 30 ms, where the file that they are in has to be read for it."""
 
 
 def in_pieces(network: nn.Module, between: Between) -> Callable[[], None]:
@@ -71,6 +74,21 @@ def attention_in_pieces(between: Between) -> Iterator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = whole
+
+
+def copied(between: Between, tensor: Tensor, *where: Any, **how: Any) -> Tensor:
+    """What `tensor.to(*where, **how)` returns."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.is_contiguous() and tensor.device.type != "meta"
+    if tensor.numel() <= COPIED or not plain or tensor.requires_grad or "memory_format" in how:
+        return tensor.to(*where, **how)
+    wanted = tensor.new_empty(0).to(*where, **how)
+    if (wanted.dtype, wanted.device) == (tensor.dtype, tensor.device):
+        return tensor.to(*where, **how)
+    made = torch.empty(tensor.shape, dtype=wanted.dtype, device=wanted.device)
+    for begin, end in _ranges(tensor.numel(), tensor.numel() // COPIED + 1):
+        between()
+        made.view(-1)[begin:end] = tensor.view(-1)[begin:end]
+    return made
 
 
 def _linear(module: nn.Linear, between: Between, inputs: Tensor) -> Tensor:

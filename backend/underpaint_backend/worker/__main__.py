@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,9 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     from ..engine.precision import Memory as MemoryChoice
     from .worker import Worker
 
+    # What was imported stays. To look through it for garbage would stop everything for a third of a second.
+    gc.collect()
+    gc.freeze()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from parities.tiny_flux1 import tiny_flux1
 from torch.nn import functional
 from underpaint_backend.engine import pieces
 from underpaint_backend.engine.cache import TensorCache
-from underpaint_backend.engine.cancel import Cancelled, cancellable
+from underpaint_backend.engine.cancel import IN_THIS_THREAD, Cancelled, apart, cancellable, cancellable_loading
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
@@ -158,6 +159,57 @@ def test_cancelled_before_it_began() -> None:
 def test_libraries_cannot_swallow_it() -> None:
     """`except Exception` does not catch it."""
     assert not issubclass(Cancelled, Exception)
+
+
+def test_a_large_tensor_is_not_converted_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What libraries do with a network's largest weights is cancelled in the middle of one."""
+    monkeypatch.setattr(pieces, "COPIED", 100)
+    weight = torch.ones(1000)
+    never = SetAfter(float("inf"))
+    with cancellable_loading(never):
+        weight.to(torch.float64)
+    assert never.asked > 10
+
+    with pytest.raises(Cancelled), cancellable_loading(SetAfter(8)):
+        weight.to(torch.float64)
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_libraries_load_in_this_thread(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile transformers is told to read in no threads of its own, and afterwards what it was told before."""
+    if before is None:
+        monkeypatch.delenv(IN_THIS_THREAD, raising=False)
+    else:
+        monkeypatch.setenv(IN_THIS_THREAD, before)
+    with pytest.raises(RuntimeError, match="damaged"), cancellable_loading(Event()):
+        assert os.environ[IN_THIS_THREAD] == "1"
+        raise RuntimeError("damaged")
+    assert os.environ.get(IN_THIS_THREAD) == before
+
+
+def test_what_cannot_be_asked_is_left_to_itself() -> None:
+    """Work apart is not waited for once the job is cancelled, and goes on to its end."""
+    cancelled, begun, go_on, done = Event(), Event(), Event(), Event()
+
+    def work() -> None:
+        begun.set()
+        cancelled.set()
+        assert go_on.wait(60)
+        done.set()
+
+    with pytest.raises(Cancelled):
+        apart(work, cancelled)
+    assert begun.is_set()
+    assert not done.is_set()
+    go_on.set()
+    assert done.wait(60)
+
+
+def test_work_apart_returns_and_raises() -> None:
+    """Otherwise work apart is as work here."""
+    assert apart(lambda: 7, Event()) == 7
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 / 0, Event())
 
 
 def forgetful(model: LoadedModel) -> LoadedModel:

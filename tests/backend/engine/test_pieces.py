@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from underpaint_backend.engine import pieces
 from underpaint_backend.engine.device import use_onednn
-from underpaint_backend.engine.pieces import attention_in_pieces, in_pieces
+from underpaint_backend.engine.pieces import attention_in_pieces, copied, in_pieces
 
 
 class Between:
@@ -123,3 +123,36 @@ def test_a_convolution_without_onednn_needs_little_memory(pieces: bool, said: st
     """A picture of 17 MB becomes columns of 151 MB as a whole, but not in strips, whatever few weights it has."""
     run = subprocess.run([sys.executable, "-c", CONVOLVE.format(pieces=pieces)], capture_output=True, text=True)
     assert run.stdout.strip() == said, run.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_large_tensor_is_converted_as_the_whole(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece, the same numbers come out, however the precision is named; what needs no copy gets none."""
+    monkeypatch.setattr(pieces, "COPIED", 1000)
+    torch.manual_seed(0)
+    tensor, between = torch.randn(37, 131).to(torch.float16), Between()
+    for converted in (
+        copied(between, tensor, dtype),
+        copied(between, tensor, "cpu", dtype),
+        copied(between, tensor, device="cpu", dtype=dtype),
+        copied(between, tensor, torch.empty(0, dtype=dtype)),
+    ):
+        assert torch.equal(converted, tensor.to(dtype))
+        assert converted.dtype == dtype
+    assert between.calls == 4 * 5
+
+    assert copied(between, tensor, torch.float16) is tensor
+    assert between.calls == 4 * 5
+
+
+def test_what_is_laid_out_otherwise_is_converted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transposed tensor, or one that is to be laid out in a certain way, is left to torch."""
+    monkeypatch.setattr(pieces, "COPIED", 10)
+    pictures, between = torch.randn(2, 3, 4, 5), Between()
+
+    transposed = copied(between, pictures.mT, torch.float64)
+    channels_last = copied(between, pictures, torch.float64, memory_format=torch.channels_last)
+
+    assert transposed.stride() == pictures.mT.to(torch.float64).stride()
+    assert channels_last.is_contiguous(memory_format=torch.channels_last)
+    assert between.calls == 0

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
+from diffusers.pipelines import auto_pipeline
 from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -157,8 +158,6 @@ class Classic(Family):
         """
         if painting.source is None or "image" in _arguments_of(self.cls):
             return self.cls
-        from diffusers.pipelines import auto_pipeline  # takes seconds, as it knows them all
-
         name = self.cls.__name__
         for mapping in (auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING):
             other = auto_pipeline._get_task_class(mapping, name, throw_error_if_not_exist=False)
