@@ -22,7 +22,7 @@ def reason_to_refuse(request: Request, model: Model) -> ErrorInfo | None:
     if request.task not in model.tasks:
         task = request.task.replace("_", " ")
         return describe("unsupported_task", model=model.name, detail=f"its tasks do not include “{task}”")
-    reason = _reason_in_scheduler(request.scheduler or model.default_scheduler, model.schedulers)
+    reason = _reason_in_scheduler(request.scheduler or model.default_scheduler, request.steps, model.schedulers)
     if reason is not None:
         return reason
     if len(request.references) > model.max_references:
@@ -55,10 +55,11 @@ def _reason_in_pictures(request: Request) -> ErrorInfo | None:
     return None
 
 
-def _reason_in_scheduler(name: str, known: Sequence[str]) -> ErrorInfo | None:
+def _reason_in_scheduler(name: str, steps: int | None, known: Sequence[str]) -> ErrorInfo | None:
     """Why a model with the schedulers `known` cannot use the one called `name`, or a hybrid as "ddim:30+ddpm:20".
 
-    Hybrids run in our own loop, and models that can keep the scheduler they came with in the loop of their pipeline.
+    A hybrid says itself how many steps it makes; `steps`, if there are any, must be as many. Hybrids run in our own
+    loop, and models that can keep the scheduler they came with in the loop of their pipeline.
     """
     if not is_hybrid(name):
         return None if name in known else describe("unknown_scheduler", detail=name, known=", ".join(known))
@@ -66,7 +67,9 @@ def _reason_in_scheduler(name: str, known: Sequence[str]) -> ErrorInfo | None:
     if OWN in known or len(partners) < 2:
         return describe("unknown_scheduler", detail=name, known=", ".join(known))
     try:
-        parse_hybrid(name, known)
+        total = sum(stage.steps for stage in parse_hybrid(name, known))
+        if steps not in (None, total):
+            raise ValueError(f"it makes {total} steps, and {steps} were asked for; leave that number away")
     except ValueError as error:
         example = f"{partners[0]}:30+{partners[1]}:20"
         return describe("wrong_hybrid", scheduler=name, detail=error, example=example, known=", ".join(known))

@@ -57,6 +57,7 @@ def test_what_can_be_done_is_not_refused(request_: Request) -> None:
         ("unknown_scheduler", replace(PLAIN, scheduler="heun"), {}),
         ("wrong_hybrid", replace(PLAIN, scheduler="ddim:5+heun:3"), {}),
         ("wrong_hybrid", replace(PLAIN, scheduler="ddim:0+ddpm:3"), {}),
+        ("wrong_hybrid", replace(PLAIN, scheduler="ddim:5+ddpm:3", steps=25), {}),
         ("unknown_scheduler", replace(PLAIN, scheduler="ddim:5+ddpm:3"), {"schedulers": ("ddim", OWN)}),
         ("too_many_references", replace(PLAIN, references=(OTHER,) * 9), {}),
         ("too_many_references", replace(PLAIN, references=(OTHER,)), {"max_references": 0}),
@@ -98,6 +99,17 @@ def test_what_is_wrong_with_a_hybrid_is_said(name: str, why: str) -> None:
     assert reason is not None
     assert reason.message.startswith(f"The schedulers “{name}” cannot be used in turn: {why}")
     assert "as in ddim:30+ddpm:20, from what this model has: ddim, ddpm, dpm++2m." in reason.hint
+
+
+def test_a_hybrid_makes_as_many_steps_as_it_says() -> None:
+    """Another number beside it is not passed over in silence; its own is no contradiction."""
+    hybrid = replace(PLAIN, scheduler="ddim:5+ddpm:3")
+    assert reason_to_refuse(replace(hybrid, steps=8), MODEL) is None
+
+    reason = reason_to_refuse(replace(hybrid, steps=25), MODEL)
+
+    assert reason is not None
+    assert "it makes 8 steps, and 25 were asked for; leave that number away" in reason.message
 
 
 def test_the_scheduler_that_a_model_came_with_can_be_asked_for() -> None:
