@@ -103,7 +103,8 @@ class Line:
         self._send(Cancel(job))
 
     def _send(self, *messages: Record) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(b"".join(frame(message) for message in messages))
         self._process.stdin.flush()
 

@@ -181,9 +181,17 @@ def test_libraries_load_in_this_thread(before: str | None, monkeypatch: pytest.M
         monkeypatch.delenv(IN_THIS_THREAD, raising=False)
     else:
         monkeypatch.setenv(IN_THIS_THREAD, before)
-    with pytest.raises(RuntimeError, match="damaged"), cancellable_loading(Event()):
-        assert os.environ[IN_THIS_THREAD] == "1"
-        raise RuntimeError("damaged")
+    told: list[str] = []
+
+    def load() -> None:
+        with cancellable_loading(Event()):
+            told.append(os.environ[IN_THIS_THREAD])
+            raise RuntimeError("damaged")
+
+    with pytest.raises(RuntimeError, match="damaged"):
+        load()
+
+    assert told == ["1"]
     assert os.environ.get(IN_THIS_THREAD) == before
 
 
