@@ -23,14 +23,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from ..malloc import trim
 from .access.handshake import Gate, Refusal, owner_of, refuse_with
 from .access.owners import Owner
 from .book import Book, Keep
 from .connection import Connection, House
 from .hosts import Host
 from .journal import Journal
-from .memory import keep_in_shape
+from .memory import keep_in_shape, tidy
 from .pulls import Pulls
 from .queue import JobQueue
 from .tiles import TileStore
@@ -201,7 +200,7 @@ class Daemon:
     async def _do_chores(self) -> None:
         while True:
             await asyncio.sleep(CHORES_INTERVAL)
-            for chore in (self._keep_books, self._see_revoked_tokens_off, partial(asyncio.to_thread, trim)):
+            for chore in (self._keep_books, self._see_revoked_tokens_off, partial(asyncio.to_thread, tidy)):
                 try:
                     await chore()
                 except Exception:  # one that fails must not keep the others from being done

@@ -13,7 +13,7 @@ from .. import malloc
 
 HEAPS = 2
 NEW_OBJECTS = 10_000
-"""New containers after which Python looks for garbage. A tile on its way makes dozens, and none of them is any."""
+"""New containers after which Python looks for garbage by itself. A tile on its way makes dozens, and none is any."""
 
 
 def keep_in_shape() -> None:
@@ -25,3 +25,13 @@ def keep_in_shape() -> None:
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
     malloc.share_heaps(HEAPS)
+
+
+def tidy() -> None:
+    """To be called every few seconds, in a thread: give back what nobody needs. Takes 2 ms, half of it for all threads.
+
+    Connections that are gone refer to themselves in circles. Python by itself looks for them after so many new objects
+    only that a daemon which is not busy would keep hundreds.
+    """
+    gc.collect()
+    malloc.trim()
