@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from underpaint_backend.cli import main
-from underpaint_backend.cli.models import in_words
+from underpaint_backend.cli.models.progress import in_words
 from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched
 from underpaint_backend.models.catalog import default_roots, find_models

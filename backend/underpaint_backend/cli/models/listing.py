@@ -1,15 +1,36 @@
-"""What `underpaint models list` and `show` say of models."""
+"""`underpaint models list` and `show`: what is said of models."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 
 from underpaint_protocol.messages import Model
 
-from ..models.catalog import Entry
-from ..models.download import in_gb
-from ..models.folders import Contents
-from ..models.offers import Offer
+from ...models.catalog import Entry, default_roots, find_models
+from ...models.download import in_gb
+from ...models.folders import Contents, folder_entries, folders, loras_folder
+from ...models.offers import Offer
+from .. import own_daemon
+from .lookup import entry_called, known_offers
+
+
+def list_models(arguments: argparse.Namespace) -> int:
+    """Say what is here and what can be fetched."""
+    entries = find_models(default_roots())
+    print(table(entries, own_daemon.misfits(entries.values())))
+    in_folders = files(folder_entries(roots=(*loras_folder(), *folders())))
+    if in_folders:
+        print(f"\n{in_folders}")
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Say everything about a model."""
+    offer, entry = known_offers().get(arguments.model), entry_called(arguments.model)
+    misfit = own_daemon.misfits([entry]).get(entry.model.id, "")
+    print(description(entry, offer, misfit))
+    return 0
 
 
 def table(entries: Mapping[str, Entry], misfits: Mapping[str, str]) -> str:

@@ -1,0 +1,51 @@
+"""What all of `underpaint models` ask: the cache, the hub, the offers, and a model by its name."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+
+from ...models.catalog import Entry, default_roots, find_models
+from ...models.hub import Settings, settings
+from ...models.offers import Offer, offers
+from ...models.store import Store, cache_folder
+from .. import CommandError
+
+
+def store_of_the_hub() -> Store:
+    """The cache of the hub, where other tools have it, too."""
+    return Store(cache_folder())
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Which hub is asked, and as whom. Raises `CommandError`."""
+    try:
+        return settings(arguments.endpoint, arguments.hub_token, arguments.offline)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def known_offers() -> dict[str, Offer]:
+    """All that can be fetched or was added, by id. Raises `CommandError` if the list of one's own is damaged."""
+    try:
+        return offers()
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from None
+
+
+def offer_called(name: str) -> Offer:
+    """The offer of a model. Raises `CommandError` if it comes from nowhere, or is not known."""
+    offer = known_offers().get(name)
+    if offer is None:
+        raise CommandError(f"{entry_called(name).model.id} lies in a folder of models, and comes from nowhere else")
+    return offer
+
+
+def entry_called(name: str) -> Entry:
+    """Where a model is. Raises `CommandError`, with the name that was perhaps meant, if there is none."""
+    entries = find_models(default_roots())
+    if name not in entries:
+        close = difflib.get_close_matches(name.lower(), entries, 1)
+        hint = f"did you mean {close[0]}?" if close else "“underpaint models” lists them"
+        raise CommandError(f"there is no model called {name}; {hint}")
+    return entries[name]
