@@ -1,4 +1,4 @@
-"""The extras for quantised weights, for the tests that are of them."""
+"""The extras for quantised weights, for the tests that are of them, and a hub to fetch models from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 import run
+from tests.backend.models.hub import StandIn, stand_in
+from tests.backend.models.things import brush
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +22,10 @@ def extras() -> Iterator[None]:
     sys.path.append(str(run.EXTRAS))
     yield
     sys.path.remove(str(run.EXTRAS))
+
+
+@pytest.fixture
+def hub() -> Iterator[StandIn]:
+    """A hub with one repository, the brush."""
+    with stand_in(artist__brush=brush()) as running:
+        yield running

@@ -14,16 +14,10 @@ from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched, launched
 from underpaint_protocol.messages import Model
 
-from tests.backend.models.hub import CHUNK, StandIn, stand_in
-from tests.backend.models.things import REPOSITORY, TABLE, UNET, brush
+from tests.backend.models.hub import CHUNK, StandIn
+from tests.backend.models.things import REPOSITORY, TABLE, UNET
 
 OWN_MODEL = "[[model]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in TABLE.items())
-
-
-@pytest.fixture
-def hub() -> Iterator[StandIn]:
-    with stand_in(artist__brush=brush()) as running:
-        yield running
 
 
 @contextlib.contextmanager
