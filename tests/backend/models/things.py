@@ -1,4 +1,4 @@
-"""A small model's repository, and the offer of it."""
+"""A small model's repository and the offer of it, and the offers of the catalog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from underpaint_backend.models.download import Download, Patience
 from underpaint_backend.models.hub import Settings
-from underpaint_backend.models.offers import Offer, offer_of
+from underpaint_backend.models.offers import CATALOG, Offer, offer_of, read_offers
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.hub import Repository, StandIn
@@ -80,6 +80,11 @@ TABLE: dict[str, Any] = {
 
 def offer(**changes: Any) -> Offer:
     return offer_of({**TABLE, **changes})
+
+
+def known() -> dict[str, Offer]:
+    """What the catalog offers, by id."""
+    return {offer.model.id: offer for offer in read_offers(CATALOG)}
 
 
 def download(hub: StandIn, root: Path, given: Offer | None = None, **options: Any) -> Download:
