@@ -8,11 +8,15 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import torch
+from parities.tiny_flux1 import build_tiny_flux1
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.families import Family, family_class
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.sources import FolderSource
+from underpaint_backend.models.catalog import Entry
 
+from tests.backend.engine import classic_pipelines
 from tests.backend.engine.lora_files import BUILDERS
 from tests.backend.engine.tiny import build_tiny
 
@@ -58,3 +62,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def load(folders: Callable[[str], Path]) -> Callable[[str], Family]:
     """Load the tiny model of a family."""
     return lambda name: family_class(name).load(FolderSource(folders(name)), open_device("cpu"), lambda done: None)
+
+
+@pytest.fixture(scope="module")
+def flux1(tmp_path_factory: pytest.TempPathFactory, extras: None) -> Entry:
+    """A tiny FLUX.1 [schnell] for tests of quantised weights."""
+    return build_tiny_flux1(tmp_path_factory.mktemp("flux1") / "model", "schnell")
+
+
+@pytest.fixture(scope="session")
+def load_classic(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedModel]:
+    """Load one of the pipelines that run as a whole, by its name in `classic_pipelines.KINDS`."""
+    root = tmp_path_factory.mktemp("classic")
+
+    @cache
+    def load(kind: str) -> LoadedModel:
+        torch.manual_seed(3)
+        return classic_pipelines.opened(classic_pipelines.write(root / kind, classic_pipelines.KINDS[kind]()))
+
+    return load

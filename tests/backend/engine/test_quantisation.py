@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from parities.tiny_flux1 import build_tiny_flux1
 from safetensors.torch import save_file
 from torch import nn
 from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.library import Library, LoadedModel
+from underpaint_backend.engine.library import Library
 from underpaint_backend.engine.lora import LoraRack
 from underpaint_backend.engine.packing import Pack, bytes_of
-from underpaint_backend.engine.painting import Observer, Painting, paint
 from underpaint_backend.engine.precision import BYTES, Memory, Precision, Storage
 from underpaint_backend.engine.quantisation import CannotQuantise, in_int8, in_nf4, refuse_unusable
 from underpaint_backend.models.catalog import Entry
 
+from tests.backend.engine.pictures import difference, opened, painted
 from tests.backend.engine.tiny import build_tiny
 
 pytestmark = pytest.mark.usefixtures("extras")
@@ -34,30 +32,6 @@ CPU = torch.device("cpu")
 BOUNDS: dict[Precision, tuple[float, float]] = {"int8": (1e-3, 0.02), "nf4": (0.03, 0.12)}
 """What numbers of a normal distribution lose, relative: at least and at most. 8 bits have 127 steps to each side, nf4
 has 16 levels in all (its authors give no figure; 0.09 was measured, and twice as much where bitsandbytes is wrong)."""
-
-
-@pytest.fixture(scope="module")
-def flux1(tmp_path_factory: pytest.TempPathFactory, extras: None) -> Entry:
-    """A tiny FLUX.1 [schnell], written once."""
-    return build_tiny_flux1(tmp_path_factory.mktemp("flux1") / "model", "schnell")
-
-
-def opened(entry: Entry, memory: Memory | None = None) -> LoadedModel:
-    """The model in a library of its own."""
-    return Library(open_device("cpu"), memory).load(entry, lambda fraction: None, Event())
-
-
-def painted(model: LoadedModel, cancelled: Event | None = None, **changes: Any) -> NDArray[np.uint8]:
-    """A small picture, made in two steps."""
-    scheduler = model.description.default_scheduler
-    painting = Painting((64, 64), "a red cat", "", 1.0, scheduler, 2, 1.0, [1], **changes)
-    observer = Observer(lambda phase: None, lambda step: None)
-    return paint(model, painting, observer, cancelled or Event())
-
-
-def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Of 255, on the mean."""
-    return float(np.abs(first.astype(float) - second.astype(float)).mean())
 
 
 @pytest.mark.parametrize(("precision", "pack"), [("int8", in_int8), ("nf4", in_nf4)])
