@@ -53,11 +53,6 @@ class Pixels:
         self._threads.shutdown()
         self._store.close()
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of tiles that jobs need."""
-        return self._store.pinned_bytes
-
     # Tiles
 
     def missing(self, names: Iterable[bytes]) -> list[bytes]:

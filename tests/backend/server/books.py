@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from underpaint_backend.server.book import Book, Keep
 from underpaint_backend.server.journal import Journal
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.sessions import Job, Session
-from underpaint_backend.server.tiles import TileStore
+from underpaint_backend.server.tiles import StoreFull, TileStore
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Request, Result, Submit, Tile
+from underpaint_protocol.tiles import name_of
 
 from tests.backend.server.journals import beside
 
@@ -55,6 +57,21 @@ async def accepted(book: Book, session: Session, name: str = "a", work: int = 3)
     for tile_name, data in {**TILES, **MASK_TILES}.items():
         await book.pixels.store(Tile(tile_name, len(data), data))
     return await book.accept(session, Submit(name, REQUEST), 0, work)
+
+
+async def flood(book: Book, room: int = ROOM) -> None:
+    """Store other pixels that push out all that nobody needs of a store with so much room."""
+    for _ in range(64):
+        data = os.urandom(room // 64)
+        with suppress(StoreFull):  # all that is here is needed
+            await book.pixels.store(Tile(name_of(data), len(data), data))
+
+
+def nothing_is_kept(book: Book, room: int = ROOM) -> bool:
+    """Whether a picture that takes the whole store has room in it: no job needs a tile."""
+    side = math.isqrt(room // 4)
+    whole, _ = image_of(side, side, 4, os.urandom(room))
+    return book.pixels.has_room_for([whole])
 
 
 async def painted(book: Book, job: Job, shade: int = 1) -> Result:

@@ -10,7 +10,7 @@ from underpaint_backend.server.book import GRACE, MAX_IDLE, today
 from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import Cancelled, Done, Failed, Progress
 
-from tests.backend.server.books import accepted, at, opened, painted, told
+from tests.backend.server.books import accepted, at, nothing_is_kept, opened, painted, told
 
 
 async def test_a_session_is_found_by_its_owner_alone(tmp_path: Path) -> None:
@@ -128,5 +128,6 @@ async def test_a_picture_that_was_finished_before_the_worker_died_counts_once(tm
         await book.result(job, first)
         await book.end(job, Done("a", 1.0))
         assert [type(message).__name__ for message in told(job.session)].count("Result") == 1
+        assert not nothing_is_kept(book)
         book.forget(job)
-        assert book.pixels.held_bytes == 0
+        assert nothing_is_kept(book)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from underpaint_protocol.messages import Accepted, Done, Progress, Started, Submit
 
-from tests.backend.server.books import REQUEST, accepted, opened, painted, told
+from tests.backend.server.books import REQUEST, accepted, nothing_is_kept, opened, painted, told
 from tests.backend.server.journals import beside
 
 
@@ -53,7 +53,7 @@ async def test_a_finished_job_waits_for_its_client_over_a_restart(tmp_path: Path
         assert tile is not None
         assert tile.size == 1024
         book.forget(session.jobs["a"])
-        assert book.pixels.held_bytes == 0
+        assert nothing_is_kept(book)
     async with opened(tmp_path) as (book, _):
         again = book.find(name, "anna")
         assert again is not None

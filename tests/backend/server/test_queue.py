@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import tempfile
 from collections.abc import Coroutine
@@ -24,10 +23,9 @@ from underpaint_protocol.errors import describe
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import Cancelled, Done, Failed, Preview, Progress, Result, Submit, Tile
-from underpaint_protocol.tiles import name_of
 
 from tests.backend.server.attentive_client import Client
-from tests.backend.server.books import MASK_TILES, REQUEST, TILES
+from tests.backend.server.books import MASK_TILES, REQUEST, TILES, flood, nothing_is_kept
 from tests.backend.server.scripted_host import Run, ScriptedHost, scripted
 
 ROOM = 64 << 10
@@ -321,12 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def flood(self) -> None:
         """Other pixels come that push out all that nobody needs."""
-        self._run(self._flood())
-
-    async def _flood(self) -> None:
-        for _ in range((ROOM - self._book.pixels.held_bytes) // SLOT):
-            data = os.urandom(SLOT)
-            await self._book.pixels.store(Tile(name_of(data), len(data), data))
+        self._run(flood(self._book, ROOM))
 
     @rule()
     def drain(self) -> None:
@@ -382,10 +375,10 @@ class QueueMachine(RuleBasedStateMachine):
             client.listen(100_000)
             assert client.ends.keys() | client.over >= client.accepted, "a job never ended"
             self._run(self._acknowledge(client))
-        assert self._book.pixels.held_bytes == 0
+        assert nothing_is_kept(self._book, ROOM)
         self.restart(killed=True)
         assert all(not self._session(client).jobs for client in self._clients)
-        assert self._book.pixels.held_bytes == 0
+        assert nothing_is_kept(self._book, ROOM)
         self._run(self._shut(killed=False))
 
 
