@@ -29,9 +29,8 @@ FIRST_TILE, LAST_TILE = 512, 128
 
 
 class Rung(IntEnum):
-    """How far down the ladder a model is."""
+    """What is done with less, the least harm first."""
 
-    PLAIN = 0
     EVICT = 1
     TILE = 2
     SPLIT = 3
@@ -85,11 +84,6 @@ class Ladder:
     def reached(self) -> frozenset[Rung]:
         """All that is in use."""
         return frozenset(self._reached)
-
-    @property
-    def rung(self) -> Rung:
-        """The lowest that was reached."""
-        return max(self._reached, default=Rung.PLAIN)
 
     @property
     def notices(self) -> tuple[str, ...]:

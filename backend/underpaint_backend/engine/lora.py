@@ -107,11 +107,6 @@ class LoraRack:
         self._worn: set[Hashable] = set()
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """The names of those in memory, the one used least recently first."""
-        return tuple(lora.name for lora in self._held.values())
-
-    @property
     def bytes(self) -> int:
         """What they take."""
         return sum(lora.bytes for lora in self._held.values())

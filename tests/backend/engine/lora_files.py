@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,14 @@ def answer(family: Family) -> Tensor:
         predict = family.predictor(Conditions(prompt, None, 1.0, (64, 64)), 1)
         said = [*prompt, predict(noise, torch.tensor(500.0))]
         return torch.cat([tensor.flatten() for tensor in said])
+
+
+def spoil(*paths: Path) -> None:
+    """Fill files with zeros so that nobody notices: what is read again now is broken, what is in memory is not."""
+    for path in paths:
+        stamp = path.stat()
+        path.write_bytes(bytes(stamp.st_size))
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
 def layers_of(network: nn.Module, *words: str) -> dict[str, nn.Module]:

@@ -84,7 +84,7 @@ def test_a_batch_is_split_until_it_fits(model: LoadedModel, monkeypatch: pytest.
     notices: list[str] = []
 
     assert apart(painted(model, BATCH, notices), expected) <= 1
-    assert model.ladder.rung == Rung.SPLIT
+    assert model.ladder.reached == {Rung.SPLIT}
     assert model.ladder.splits_guidance == (most == 1)
     assert notices == [NOTICES[Rung.SPLIT]]
     assert starved.failures > 0
@@ -129,7 +129,7 @@ def test_the_text_encoder_goes_where_only_one_network_has_room(
     starve(model, monkeypatch, "unet", lambda *_, **__: parts.key("text_encoder") in library.residency)
 
     np.testing.assert_array_equal(painted(model, painting), expected)
-    assert model.ladder.rung == Rung.ALONE
+    assert model.ladder.reached == {Rung.ALONE}
 
 
 def test_what_is_split_already_is_not_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_other_models_go_first(library: Library, entry: Entry, tmp_path: Path, m
     notices: list[str] = []
     painted(model, PAINTING, notices)
 
-    assert model.ladder.rung == Rung.EVICT
+    assert model.ladder.reached == {Rung.EVICT}
     assert "other" not in library
     assert notices == []
 
@@ -206,7 +206,7 @@ def test_weights_are_kept_smaller(
     notices: list[str] = []
     found = painted(model, painting, notices)
 
-    assert model.ladder.rung == rung
+    assert max(model.ladder.reached) == rung
     assert NOTICES[rung] in notices
     assert bytes_of(parts["unet"]) < (0.4 if storage == Storage.FP8 else 0.1) * before
     if storage == Storage.FETCHED:
@@ -264,7 +264,7 @@ def test_what_onednn_cannot_compile_is_calculated_without_it(model: LoadedModel)
         return "done"
 
     assert model.ladder.attempt(effort(), compiled) == "done"
-    assert model.ladder.rung == Rung.PLAIN
+    assert not model.ladder.reached
     Ladder(model.family.parts).begin()
     assert uses_onednn()
     model.ladder.begin()
@@ -292,7 +292,7 @@ def test_errors_of_other_kinds_pass(model: LoadedModel) -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         Ladder(model.family.parts).attempt(effort(), fail)
-    assert model.ladder.rung == Rung.PLAIN
+    assert not model.ladder.reached
 
 
 def effort() -> Effort:
@@ -319,11 +319,11 @@ def test_it_goes_back_up_when_memory_is_there_again(entry: Entry, monkeypatch: p
     model = loaded(Library(open_device("cpu")), entry)
     starved = starve(model, monkeypatch, "unet", lambda seen, *_, **__: len(seen) > 2 and free[0] < 16 << 30)
     painted(model, BATCH)
-    assert model.ladder.rung == Rung.SPLIT
+    assert model.ladder.reached == {Rung.SPLIT}
 
     free[0] = 32 << 30
     failures = starved.failures
     painted(model, BATCH)
 
-    assert model.ladder.rung == Rung.PLAIN
+    assert not model.ladder.reached
     assert starved.failures == failures

@@ -50,7 +50,7 @@ def test_a_lora_of_another_family_is_refused(
     assert caught.value.info.code == "wrong_lora"
     assert "“style”" in caught.value.info.message
     assert words in caught.value.info.message
-    assert rack.held == ()
+    assert rack.bytes == 0
     assert torch.equal(answer(family), plain)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from underpaint_backend.engine.exceptions import ModelBroken
 from underpaint_backend.engine.families import Family
 from underpaint_backend.engine.lora import LoraRack
 from underpaint_backend.engine.precision import Storage
@@ -19,6 +19,7 @@ from tests.backend.engine.lora_files import (
     BUILDERS,
     answer,
     lora_for,
+    spoil,
     wearing,
 )
 
@@ -58,10 +59,7 @@ def test_two_jobs_alternate(load: Callable[[str], Family], tmp_path: Path) -> No
             return answer(family)
 
     first = [job(0), job(1)]
-    for path in paths:  # what is read again would be another one now
-        stamp = path.stat()
-        path.write_bytes(bytes(stamp.st_size))
-        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    spoil(*paths)
     for index in (0, 1, 0, 1):
         assert torch.equal(job(index), first[index])
     assert not torch.equal(first[0], first[1])
@@ -123,13 +121,29 @@ def test_the_lora_used_least_recently_makes_room(load: Callable[[str], Family], 
         name: lora_for("stable_diffusion", family, tmp_path / f"{name}.safetensors", seed)
         for seed, name in enumerate("abc")
     }
-    size = sum(value.nbytes for value in load_file(paths["a"]).values())
-    for rack in (LoraRack(most=2), LoraRack(most_bytes=2 * size)):
+    size = bytes_of(paths["a"])
+    racks = (LoraRack(most=2), LoraRack(most_bytes=2 * size))
+    for rack in racks:
         for name in "abac":
-            with wearing(rack, family, [(paths[name], 1.0)]):
-                pass
-        assert rack.held == ("a", "c")
+            wear(rack, family, paths[name])
         assert rack.bytes == 2 * size
+    spoil(*paths.values())
+    for rack in racks:
+        wear(rack, family, paths["a"])
+        wear(rack, family, paths["c"])
+        with pytest.raises(ModelBroken):
+            wear(rack, family, paths["b"])
+
+
+def bytes_of(path: Path) -> int:
+    """What the LoRA in a file takes."""
+    return sum(value.nbytes for value in load_file(path).values())
+
+
+def wear(rack: LoraRack, family: Family, path: Path) -> None:
+    """A job with a LoRA, which makes nothing. Raises `ModelBroken` if its file has to be read and cannot be."""
+    with wearing(rack, family, [(path, 1.0)]):
+        pass
 
 
 def test_those_of_a_job_stay_whatever_they_take(load: Callable[[str], Family], tmp_path: Path) -> None:
@@ -139,16 +153,19 @@ def test_those_of_a_job_stay_whatever_they_take(load: Callable[[str], Family], t
     rack = LoraRack(most=1)
     roomy = LoraRack()
     choices = [(path, 0.2) for path in paths]
+    size = bytes_of(paths[0])
 
     with wearing(rack, family, choices):
         found = answer(family)
-        assert len(rack.held) == 3
+        assert rack.bytes == 3 * size
     with wearing(roomy, family, choices):
         assert torch.equal(answer(family), found)
+    spoil(*paths)
     with wearing(rack, family, choices[:1]):
-        assert rack.held == ("0",)
+        assert rack.bytes == size
+    wear(rack, family, paths[0])
     assert rack.let_go()
-    assert (rack.held, rack.bytes) == ((), 0)
+    assert rack.bytes == 0
 
 
 def test_where_memory_is_short_those_that_are_idle_go(load: Callable[[str], Family], tmp_path: Path) -> None:
@@ -158,15 +175,18 @@ def test_where_memory_is_short_those_that_are_idle_go(load: Callable[[str], Fami
     first, second = (lora_for("stable_diffusion", family, tmp_path / f"{seed}.safetensors", seed) for seed in range(2))
     rack = LoraRack()
     residency.let_go = rack.let_go
-    with wearing(rack, family, [(first, 1.0)]):
-        pass
+    wear(rack, family, first)
 
     with wearing(rack, family, [(second, 1.0)]):
         expected = answer(family)
         assert residency.evict(keep=family.parts.identities())
-        assert rack.held == ("1",)
+        assert rack.bytes == bytes_of(second)
         assert torch.equal(answer(family), expected)
         assert not residency.evict(keep=family.parts.identities())
+    spoil(first, second)
+    wear(rack, family, second)
+    with pytest.raises(ModelBroken):
+        wear(rack, family, first)
 
 
 def test_a_file_that_was_changed_is_read_again(load: Callable[[str], Family], tmp_path: Path) -> None:
