@@ -6,11 +6,10 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import Event, Thread
-from typing import Any, TypeVar
+from threading import Event
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,12 +21,8 @@ from .residency import Residency
 RUN_AHEAD = 2
 """Blocks that may wait in a CUDA device's queue. Python fills the queue much faster than the device empties it, and a
 block that was queued cannot be called back."""
-PATIENCE = 0.02
-"""Seconds between two questions while something else is waited for."""
 IN_THIS_THREAD = "HF_DEACTIVATE_ASYNC_LOAD"
 """What transformers looks for, for each network that it reads."""
-
-T = TypeVar("T")
 
 
 class Cancelled(BaseException):
@@ -93,26 +88,6 @@ def cancellable_loading(cancelled: Event) -> Iterator[None]:
             del os.environ[IN_THIS_THREAD]
         else:
             os.environ[IN_THIS_THREAD] = elsewhere
-
-
-def apart(work: Callable[[], T], cancelled: Event) -> T:
-    """What `work` returns, or raises; `Cancelled` if the event is set, and then it is finished for nobody.
-
-    It is done in a thread of its own. For what cannot be asked and does no harm, as importing a library.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    while not future.done():
-        check(cancelled)
-        wait([future], PATIENCE)
-    return future.result()
 
 
 class _CheckedCalls(TorchFunctionMode):

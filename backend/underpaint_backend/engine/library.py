@@ -14,7 +14,7 @@ from underpaint_protocol.messages import Model
 
 from ..models.catalog import Entry
 from .cache import TensorCache
-from .cancel import apart, cancellable_loading, watching
+from .cancel import cancellable_loading, watching
 from .device import Device
 from .exceptions import BadFiles, ModelBroken
 from .families import Embedding, Family, family_class
@@ -23,6 +23,7 @@ from .precision import Memory
 from .preview import SIDE, LatentToRGB
 from .quantisation import refuse_unusable
 from .residency import Residency
+from .single_file import SingleFileSource
 from .sources import FolderSource, Source
 
 log = logging.getLogger(__name__)
@@ -102,9 +103,8 @@ class Library:
 
     def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
         refuse_unusable(self.residency.memory.precision, self.device)
-        cls = apart(lambda: family_class(entry.model.family), cancelled)  # the first of each is imported, for seconds
         with self.residency.shared():
-            family = cls.load(_source_of(entry), self.device, on_part)
+            family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
         ladder = Ladder(family.parts)
         scale, multiple, takes_mask = ladder.attempt(
             Effort("loading"), lambda: (family.latent_scale, family.size_multiple, family.takes_mask)
@@ -125,6 +125,4 @@ class Library:
 def _source_of(entry: Entry) -> Source:
     if entry.checkpoint is None:
         return FolderSource(entry.folder, entry.elsewhere)
-    from .single_file import SingleFileSource
-
     return SingleFileSource(entry.checkpoint, entry.folder, entry.pack)

@@ -43,10 +43,14 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     _quiet_libraries()
     import torch
 
+    from ..engine import families
     from ..engine.device import open_device
     from ..engine.precision import Memory as MemoryChoice
     from .worker import Worker
 
+    # Importing them in the middle of a job could not be cancelled.
+    for name in families.names():
+        families.family_class(name)
     # What was imported stays. To look through it for garbage would stop everything for a third of a second.
     gc.collect()
     gc.freeze()

@@ -20,7 +20,7 @@ from parities.tiny_flux1 import tiny_flux1
 from torch.nn import functional
 from underpaint_backend.engine import pieces
 from underpaint_backend.engine.cache import TensorCache
-from underpaint_backend.engine.cancel import IN_THIS_THREAD, Cancelled, apart, cancellable, cancellable_loading
+from underpaint_backend.engine.cancel import IN_THIS_THREAD, Cancelled, cancellable, cancellable_loading
 from underpaint_backend.engine.device import open_device
 from underpaint_backend.engine.library import Library, LoadedModel
 from underpaint_backend.engine.painting import Observer, Painting, Source, paint
@@ -193,31 +193,6 @@ def test_libraries_load_in_this_thread(before: str | None, monkeypatch: pytest.M
 
     assert told == ["1"]
     assert os.environ.get(IN_THIS_THREAD) == before
-
-
-def test_what_cannot_be_asked_is_left_to_itself() -> None:
-    """Work apart is not waited for once the job is cancelled, and goes on to its end."""
-    cancelled, begun, go_on, done = Event(), Event(), Event(), Event()
-
-    def work() -> None:
-        begun.set()
-        cancelled.set()
-        assert go_on.wait(60)
-        done.set()
-
-    with pytest.raises(Cancelled):
-        apart(work, cancelled)
-    assert begun.is_set()
-    assert not done.is_set()
-    go_on.set()
-    assert done.wait(60)
-
-
-def test_work_apart_returns_and_raises() -> None:
-    """Otherwise work apart is as work here."""
-    assert apart(lambda: 7, Event()) == 7
-    with pytest.raises(ZeroDivisionError):
-        apart(lambda: 1 / 0, Event())
 
 
 def forgetful(model: LoadedModel) -> LoadedModel:
