@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.models.test_folders import lora, write
 from tests.backend.models.things import model_index
+from tests.backend.models.weight_files import kohya_lora, write
 
 SETPRIV = shutil.which("setpriv")
 ROOT = sys.platform != "win32" and os.getuid() == 0
@@ -58,7 +58,7 @@ def test_a_folder_that_may_not_be_read_is_not_added(tmp_path: Path, forbidden: P
 def test_a_folder_that_may_not_be_read_any_more_is_left_out(tmp_path: Path) -> None:
     """With a line about it; other models stay, and so do other folders."""
     gone, stays = tmp_path / "gone", tmp_path / "stays"
-    write(stays / "ink.safetensors", lora("sd1"))
+    write(stays / "ink.safetensors", kohya_lora("sd1"))
     (gone / "models").mkdir(parents=True)
     for folder in (gone, stays):
         assert underpaint(tmp_path, "models", "add-folder", str(folder)).returncode == 0

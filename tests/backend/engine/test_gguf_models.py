@@ -31,7 +31,7 @@ from underpaint_backend.models.folders import add_folder, folder_entries, sister
 
 from tests.backend.engine.gguf_models import write_gguf
 from tests.backend.engine.pictures import difference, opened, painted
-from tests.backend.engine.test_single_file import FolderOnly, without_weights
+from tests.backend.engine.single_files import FolderOnly, without_weights
 from tests.backend.models import original
 
 pytestmark = pytest.mark.usefixtures("extras")

@@ -17,7 +17,7 @@ from underpaint_backend.engine.single_file import SingleFileSource
 from underpaint_backend.models.gguf import PLAIN, QUANTISED, TYPES, read_gguf
 
 from tests.backend.engine.gguf_models import write_gguf
-from tests.backend.engine.test_single_file import FolderOnly, original_sd
+from tests.backend.engine.single_files import FolderOnly, original_sd
 from tests.backend.engine.tiny import build_tiny
 from tests.backend.models import gguf_files, original
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -33,9 +32,10 @@ from underpaint_backend.engine.single_file import SingleFileSource
 from underpaint_backend.engine.sources import FolderSource
 from underpaint_backend.models.recognise import PACKS
 
+from tests.backend.engine.single_files import FolderOnly, config_in, original_sd, without_weights
 from tests.backend.engine.tiny import build_tiny, build_tiny_xl
 from tests.backend.models import original
-from tests.backend.models.test_recognise import checkpoint_of
+from tests.backend.models.weight_files import checkpoint_of
 
 TOLERANCE = 1e-4
 """Relative, on latents. What is left is the order in which numbers are added up."""
@@ -50,36 +50,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refused)
     monkeypatch.setattr(socket, "getaddrinfo", refused)
-
-
-def weights_in(folder: Path) -> dict[str, Tensor]:
-    """All weights of a part in diffusers' layout."""
-    (file,) = folder.glob("*.safetensors")
-    return load_file(file)
-
-
-def config_in(folder: Path) -> dict[str, Any]:
-    """Its configuration."""
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return found
-
-
-def original_sd(folder: Path) -> dict[str, Tensor]:
-    """The model in `folder` as one file of the original layout."""
-    written = original.unet(weights_in(folder / "unet"), config_in(folder / "unet"))
-    written |= original.vae(weights_in(folder / "vae"), config_in(folder / "vae"))
-    if (folder / "text_encoder_2").is_dir():
-        text = {name.removeprefix("text_model."): value for name, value in weights_in(folder / "text_encoder").items()}
-        written |= original.clip(text, "conditioner.embedders.0.transformer.")
-        return written | original.open_clip(weights_in(folder / "text_encoder_2"))
-    text = {name.removeprefix("text_model."): value for name, value in weights_in(folder / "text_encoder").items()}
-    return written | original.clip(text)
-
-
-def without_weights(folder: Path, to: Path) -> Path:
-    """A copy of the folder as packs are: configurations and tokenizers."""
-    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.safetensors"))
-    return to
 
 
 def denoised(family: Any, text: str = "a cat") -> Tensor:
@@ -372,14 +342,6 @@ def test_a_transformer_of_flux1_is_converted(tmp_path: Path) -> None:
     # scale and shift change places
     assert mark("norm_out.linear.weight", 3072) == marks["final_layer.adaLN_modulation.1.weight"]
     assert mark("norm_out.linear.weight") == 0
-
-
-class FolderOnly(SingleFileSource):
-    """A source that takes configurations from its folder alone, as for a FLUX.1 of another depth than the real ones."""
-
-    @property
-    def _places(self) -> tuple[Path, ...]:  # type: ignore[override]
-        return (self.folder,)
 
 
 def test_a_sister_lends_what_a_transformer_lacks(tmp_path: Path) -> None:

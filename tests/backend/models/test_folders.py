@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from underpaint_backend.models.offers import offer_of
 from underpaint_backend.models.recognise import PACKS
 from underpaint_protocol.messages import Model
 
-from tests.backend.models.test_recognise import checkpoint_of, kohya, layers_of
+from tests.backend.models.weight_files import checkpoint_of, kohya_lora, write
 
 
 @pytest.fixture(autouse=True)
@@ -36,26 +34,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of the test's own."""
     monkeypatch.setenv("UNDERPAINT_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def write(path: Path, tensors: Mapping[str, Any]) -> Path:
-    """A file with tensors of these shapes, in half precision, whose zeros take no room on the disk."""
-    header, at = {}, 0
-    for name, value in tensors.items():
-        shape = tuple(getattr(value, "shape", value))
-        size = 2 * torch.Size(shape).numel()
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + at)
-    return path
-
-
-def lora(variant: str, words: str = "attn2.to_k") -> dict[str, tuple[int, ...]]:
-    """A LoRA in kohya's names."""
-    return kohya("lora_unet_")(layers_of(variant, words))
 
 
 def ids(contents: Contents) -> list[str]:
@@ -114,7 +92,7 @@ def test_comfyui_is_known(tmp_path: Path) -> None:
     models = tmp_path / "ComfyUI" / "models"
     write(models / "checkpoints" / "Dream Shaper 8.safetensors", checkpoint_of("sd1"))
     write(models / "checkpoints" / "xl" / "base.safetensors", checkpoint_of("sdxl-inpaint"))
-    write(models / "loras" / "styles" / "Ink.safetensors", lora("sdxl"))
+    write(models / "loras" / "styles" / "Ink.safetensors", kohya_lora("sdxl"))
     (models / "upscale_models").mkdir()
     (models / "upscale_models" / "4x.pth").write_bytes(b"PK")
     (models / "vae").mkdir()
@@ -132,7 +110,7 @@ def test_a1111_is_known(tmp_path: Path) -> None:
     """Its folders have other names."""
     models = tmp_path / "webui" / "models"
     write(models / "Stable-diffusion" / "v1-5-pruned.safetensors", checkpoint_of("sd1"))
-    write(models / "Lora" / "ink.safetensors", lora("sd1"))
+    write(models / "Lora" / "ink.safetensors", kohya_lora("sd1"))
     add_folder(models)
 
     found = folder_entries()
@@ -276,7 +254,7 @@ def test_a_file_of_one_s_own_has_the_configuration_that_is_wanted(tmp_path: Path
     with pytest.raises(ValueError, match=r"there is no configuration “\.\./flux1-dev”; there are flux1-dev, flux1-f"):
         file_table("mine", file, "../flux1-dev")
     with pytest.raises(ValueError, match="is no model: it is a lora for SDXL"):
-        file_table("mine", write(tmp_path / "ink.safetensors", lora("sdxl")))
+        file_table("mine", write(tmp_path / "ink.safetensors", kohya_lora("sdxl")))
     with pytest.raises(ValueError, match="its file must be written in full"):
         offer_of(table | {"file": "mine.safetensors"})
 
@@ -286,7 +264,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for place in ("a/Mix v1.safetensors", "b/mix_v1!.safetensors", "c/mix-v1.safetensors", "d/模型.safetensors"):
         write(tmp_path / place, checkpoint_of("sd1"))
     for place in ("e/ink.safetensors", "f/ink.safetensors"):
-        write(tmp_path / place, lora("sd1"))
+        write(tmp_path / place, kohya_lora("sd1"))
 
     found = folder_entries(roots=[tmp_path])
 

@@ -12,8 +12,7 @@ from underpaint_backend.worker.failures import Refused
 from underpaint_backend.worker.loras import files_of
 from underpaint_protocol.messages import Adapter
 
-from tests.backend.models.test_folders import lora, write
-from tests.backend.models.test_recognise import checkpoint_of
+from tests.backend.models.weight_files import checkpoint_of, kohya_lora, write
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +26,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_loras_are_found_in_both_places(home: Path) -> None:
     """In an added folder, and in `loras` of the data folder, without and with the ending."""
-    ink = write(home / "added" / "ink.safetensors", lora("sd1"))
-    paper = write(home / "home" / "loras" / "paper.safetensors", lora("sd1"))
+    ink = write(home / "added" / "ink.safetensors", kohya_lora("sd1"))
+    paper = write(home / "home" / "loras" / "paper.safetensors", kohya_lora("sd1"))
     assert files_of([Adapter("ink", 0.5), Adapter("paper.safetensors")]) == [(ink, 0.5), (paper, 1.0)]
 
 

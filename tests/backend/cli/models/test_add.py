@@ -12,9 +12,8 @@ from underpaint_backend.models.catalog import default_roots, find_models
 
 from tests.backend.cli.models.typed import Say, part, state_of
 from tests.backend.models.hub import Repository, StandIn
-from tests.backend.models.test_folders import write
-from tests.backend.models.test_recognise import checkpoint_of
 from tests.backend.models.things import REPOSITORY, model_index
+from tests.backend.models.weight_files import checkpoint_of, write
 
 
 @pytest.mark.parametrize(

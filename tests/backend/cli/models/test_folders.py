@@ -8,8 +8,7 @@ import pytest
 from underpaint_backend.models.catalog import default_roots, find_models
 
 from tests.backend.cli.models.typed import Say
-from tests.backend.models.test_folders import write
-from tests.backend.models.test_recognise import checkpoint_of
+from tests.backend.models.weight_files import checkpoint_of, write
 
 
 def test_a_folder_of_another_program_is_added_and_forgotten(say: Say, home: Path) -> None:

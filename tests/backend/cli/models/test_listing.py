@@ -13,9 +13,8 @@ from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched
 
 from tests.backend.cli.models.typed import Say
-from tests.backend.models.test_folders import lora, write
-from tests.backend.models.test_recognise import checkpoint_of
 from tests.backend.models.things import TABLE
+from tests.backend.models.weight_files import checkpoint_of, kohya_lora, write
 
 
 def test_the_list_says_what_is_here_and_what_could_be(say: Say) -> None:
@@ -71,8 +70,8 @@ def test_the_daemon_says_what_fits_its_device(say: Say, daemon: Launched, monkey
 def test_the_list_has_the_names_of_loras(say: Say, home: Path) -> None:
     """With the family that each was made for, and a word about files that are of no use."""
     assert "LoRA" not in say()[1]
-    write(home / "files" / "ink.safetensors", lora("sd1"))
-    write(home / "home" / "loras" / "of my own.safetensors", lora("sdxl"))
+    write(home / "files" / "ink.safetensors", kohya_lora("sd1"))
+    write(home / "home" / "loras" / "of my own.safetensors", kohya_lora("sdxl"))
     write(home / "files" / "odd.safetensors", {"strange.lora_A.weight": (1, 1)})
     out = say("add-folder", str(home / "files"))[1]
     assert "odd.safetensors cannot be used: it is a LoRA for a model of an unknown family" in out

@@ -9,7 +9,7 @@ from pathlib import Path
 from underpaint_backend.models.catalog import default_roots, find_models
 from underpaint_backend.models.store import Store
 
-from tests.backend.models.test_folders import write
+from tests.backend.models.weight_files import write
 
 Say = Callable[..., tuple[int, str, str]]
 
