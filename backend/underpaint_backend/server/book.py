@@ -101,6 +101,7 @@ class Book:
         for row in restored.unknown:
             self._journal.forget(row.session, row.job)
         for job in restored.lost:
+            self._refund(job, job.work)
             self.forget(job)
         return restored.waiting
 
@@ -257,14 +258,13 @@ class Book:
         if not session.stored:
             self._open_session(session)
         entry = session.tell(job, Accepted(job.id, position), safe=False)
-        row_of_job = JobRow(session.id, job.id, vocabulary.encode(job.submit), 0, time.time(), None)
-        charge = (session.owner, job.day, job.work)
+        row_of_job = JobRow(session.id, job.id, vocabulary.encode(job.submit), 0, job.work, job.day, None)
         try:
             try:
-                await self._journal.accept(row_of_job, _row(session, entry), charge)
+                await self._journal.accept(row_of_job, _row(session, entry), session.owner)
             except NotInJournal:  # It began anew, and has to be told of the session once more.
                 self._open_session(session)
-                await self._journal.accept(row_of_job, _row(session, entry), charge)
+                await self._journal.accept(row_of_job, _row(session, entry), session.owner)
         except Contradiction as error:
             session.take_back(job, entry)
             log.error("the job %s contradicts the journal: %s", job.id, error)
@@ -277,7 +277,7 @@ class Book:
 
     def _open_session(self, session: Session) -> Future[None]:
         session.stored = True
-        row = SessionRow(session.id, session.owner, session.client, session.reserved, time.time())
+        row = SessionRow(session.id, session.owner, session.client, session.reserved)
         return self._journal.open_session(row)
 
     def _tell_what_waited_too_long(self) -> None:

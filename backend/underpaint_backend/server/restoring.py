@@ -70,7 +70,7 @@ def _restore_job(session: Session, row: JobRow, oldest: float) -> bool:
     if not isinstance(submit, Submit):
         log.error("the job %s was written down by another version and cannot be understood", row.job)
         return False
-    job = session.jobs[row.job] = Job(session, submit, attempts=row.attempts)
+    job = session.jobs[row.job] = Job(session, submit, row.work, row.day, row.attempts)
     if row.ended is not None:
         age = min(max(0.0, time.time() - row.ended), oldest)
         job.ended_at = time.monotonic() - age

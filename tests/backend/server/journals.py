@@ -11,13 +11,49 @@ from typing import Any
 
 from underpaint_backend.server.journal import Contents, EventRow, JobRow, Journal, SessionRow
 
-SESSION = SessionRow("s", "ada", "krita", 0, 100.0)
-CHARGE = ("ada", "2026-11-23", 5)
+SESSION = SessionRow("s", "ada", "krita", 0)
+OWNER, DAY = "ada", "2026-11-23"
+
+VERSION_1 = """
+    PRAGMA auto_vacuum = INCREMENTAL;
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE sessions (
+        place INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        client TEXT NOT NULL,
+        reserved INTEGER NOT NULL CHECK (typeof(reserved) = 'integer'),
+        touched REAL NOT NULL CHECK (typeof(touched) = 'real'));
+    CREATE TABLE jobs (
+        place INTEGER PRIMARY KEY,
+        session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        job TEXT NOT NULL,
+        submit BLOB NOT NULL CHECK (typeof(submit) = 'blob'),
+        attempts INTEGER NOT NULL CHECK (typeof(attempts) = 'integer'),
+        submitted REAL NOT NULL CHECK (typeof(submitted) = 'real'),
+        ended REAL CHECK (typeof(ended) IN ('real', 'null')),
+        UNIQUE (session, job));
+    CREATE TABLE events (
+        session TEXT NOT NULL,
+        seq INTEGER NOT NULL CHECK (typeof(seq) = 'integer'),
+        job TEXT NOT NULL,
+        message BLOB NOT NULL CHECK (typeof(message) = 'blob'),
+        UNIQUE (session, seq),
+        FOREIGN KEY (session, job) REFERENCES jobs (session, job) ON DELETE CASCADE);
+    CREATE INDEX events_of_job ON events (session, job);
+    CREATE TABLE usage (
+        owner TEXT NOT NULL,
+        day TEXT NOT NULL,
+        work INTEGER NOT NULL CHECK (typeof(work) = 'integer'),
+        PRIMARY KEY (owner, day)) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+    """
+"""The journal as its first version made it."""
 
 
 def job(number: int, size: int = 10) -> JobRow:
     """A job of the session, whose submit has `size` bytes."""
-    return JobRow("s", f"job-{number}", bytes(size), 0, 101.5, None)
+    return JobRow("s", f"job-{number}", bytes(size), 0, 5, DAY, None)
 
 
 def event(seq: int, number: int) -> EventRow:
@@ -62,9 +98,27 @@ def beside(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def made_by_version_1(path: Path) -> None:
+    """Make an empty journal as version 1 of its tables had it."""
+    with beside(path) as journal:
+        journal.executescript(VERSION_1)
+
+
+def downgraded(path: Path) -> None:
+    """Make a journal of this version one of version 1, with all that was in it."""
+    with beside(path) as journal:
+        journal.executescript("""
+            ALTER TABLE jobs DROP COLUMN work;
+            ALTER TABLE jobs DROP COLUMN day;
+            ALTER TABLE jobs ADD COLUMN submitted REAL NOT NULL DEFAULT 0.0;
+            ALTER TABLE sessions ADD COLUMN touched REAL NOT NULL DEFAULT 0.0;
+            PRAGMA user_version = 1;
+            """)
+
+
 async def filled(path: Path, jobs: int = 200) -> bytes:
     """A whole journal with some jobs; returns the file."""
     async with opened(path) as (journal, _):
         journal.open_session(SESSION)
-        await asyncio.gather(*(journal.accept(job(n, 1000), event(n, n), CHARGE) for n in range(jobs)))
+        await asyncio.gather(*(journal.accept(job(n, 1000), event(n, n), OWNER) for n in range(jobs)))
     return path.read_bytes()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from underpaint_protocol.messages import Accepted, Done, Progress, Started, Submit
+from underpaint_backend.server.book import today
+from underpaint_protocol.errors import describe
+from underpaint_protocol.messages import Accepted, Cancelled, Done, Failed, Progress, Started, Submit
 
-from tests.backend.server.books import REQUEST, accepted, nothing_is_kept, opened, painted, told
-from tests.backend.server.journals import beside
+from tests.backend.server.books import REQUEST, accepted, lose_pixels, nothing_is_kept, opened, painted, told
+from tests.backend.server.journals import beside, downgraded
 
 
 async def test_a_job_that_ran_when_the_daemon_died_is_to_be_done_again(tmp_path: Path) -> None:
@@ -80,6 +82,45 @@ async def test_a_stopped_daemon_does_not_count_against_a_job(tmp_path: Path) -> 
         assert again.attempts == 0
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["waiting", "running"])
+async def test_what_is_cancelled_after_a_restart_is_refunded(tmp_path: Path, begun: bool) -> None:
+    """A job of the last daemon costs its owner nothing that this one never did, also after one more restart."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session, "kept", work=2)
+        job = await accepted(book, session, "a", work=5)
+        if begun:
+            await book.start(job)
+    async with opened(tmp_path) as (book, [_, again]):
+        assert book.usage["anna", today()] == 7
+        await book.end(again, Cancelled("a"))
+        assert book.usage["anna", today()] == 2
+    async with opened(tmp_path) as (book, _):
+        assert book.usage["anna", today()] == 2
+
+
+async def test_a_job_whose_pixels_are_lost_is_refunded(tmp_path: Path) -> None:
+    """Its client is asked for it anew, and pays for it then."""
+    async with opened(tmp_path) as (book, _):
+        await accepted(book, book.new_session("anna", "test"), work=5)
+    lose_pixels(tmp_path)
+    for _ in range(2):
+        async with opened(tmp_path) as (book, waiting):
+            assert (waiting, book.usage["anna", today()]) == ([], 0)
+
+
+async def test_a_job_that_an_earlier_version_accepted_goes_on(tmp_path: Path) -> None:
+    """What it was charged is not known any more: it is done, and nothing is taken back if it fails."""
+    async with opened(tmp_path) as (book, _):
+        await accepted(book, book.new_session("anna", "test"), work=5)
+    downgraded(tmp_path / "journal.sqlite")
+    async with opened(tmp_path) as (book, [again]):
+        assert told(again.session) == [Accepted("a", 0)]
+        await book.start(again)
+        await book.end(again, Failed("a", describe("internal")))
+        assert book.usage["anna", today()] == 5
+
+
 @pytest.mark.parametrize("jump", [-365 * 24 * 3600.0, 365 * 24 * 3600.0])
 async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, jump: float) -> None:
     """Results that seem to be a year old, or of next year, wait at least an hour after a start."""
@@ -87,8 +128,7 @@ async def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, jump: float) -> 
         job = await accepted(book, book.new_session("anna", "test"))
         await book.end(job, Done("a", 1.0))
     with beside(tmp_path / "journal.sqlite") as journal:
-        journal.execute("UPDATE jobs SET ended = ended + ?, submitted = submitted + ?", (jump, jump))
-        journal.execute("UPDATE sessions SET touched = touched + ?", (jump,))
+        journal.execute("UPDATE jobs SET ended = ended + ?", (jump,))
     async with opened(tmp_path) as (book, _):
         book.expire()
         [session] = book.sessions.values()

@@ -145,19 +145,18 @@ async def test_two_million_lists_side_by_side(socket: ClientConnection) -> None:
     assert await refusal(socket, CROWDED) == "malformed_message"
 
 
-def test_a_frame_full_of_empty_lists_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_full_of_empty_lists_is_given_up_early() -> None:
     """Two million lists in one frame cost a fraction of the two seconds that unpacking them all takes."""
     assert len(CROWDED) < MAX_FRAME
     times = [time.process_time()]
-    with pytest.raises(MalformedMessage, match="more than 32768 values"):
+    with pytest.raises(MalformedMessage, match="more than 1024 values"):
         vocabulary.decode(CROWDED)
     times.append(time.process_time())
-    monkeypatch.setattr("underpaint_protocol.vocabulary.MAX_VALUES", 1 << 30)
     with pytest.raises(InvalidField):
-        vocabulary.decode(CROWDED)
+        vocabulary.decode(CROWDED, 1 << 30)
     times.append(time.process_time())
     early, whole = (end - begin for begin, end in pairwise(times))
-    assert early < whole / 3
+    assert early < whole / 100
 
 
 # Tiles
@@ -286,9 +285,7 @@ async def test_a_clock_that_jumps(tmp_path: Path) -> None:
                 sessions[client.core.session] = jump
     with contextlib.closing(sqlite3.connect(home / "journal.sqlite")) as journal, journal:
         for session, jump in sessions.items():
-            moved = "submitted = submitted + ?, ended = ended + ?"
-            journal.execute(f"UPDATE jobs SET {moved} WHERE session = ?", (jump, jump, session))
-            journal.execute("UPDATE sessions SET touched = touched + ? WHERE id = ?", (jump, session))
+            journal.execute("UPDATE jobs SET ended = ended + ? WHERE session = ?", (jump, session))
     with launched(home, "--threads", "1") as daemon:
         await books_kept(daemon)
         for session in sessions:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.server.journal import Contents, EventRow, JournalError
+from underpaint_backend.server.journal.statements import VERSION
 
-from tests.backend.server.journals import CHARGE, SESSION, beside, event, filled, job, opened
+from tests.backend.server.journals import OWNER, SESSION, beside, event, filled, job, opened
 
 PAGE = 4096
 
@@ -68,7 +69,7 @@ async def test_a_damaged_page_is_found(path: Path, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize(
     "statement",
     [
-        "PRAGMA user_version = 2",
+        f"PRAGMA user_version = {VERSION + 1}",
         "ALTER TABLE jobs RENAME COLUMN submit TO message",
         "DROP TABLE usage",
         "UPDATE jobs SET job = CAST(x'ff' AS TEXT) WHERE place = 1",
@@ -97,7 +98,7 @@ async def copy_of_running(path: Path, folder: Path) -> Path:
     await filled(path)
     folder.mkdir()
     async with opened(path) as (journal, _):
-        await journal.accept(job(1000), event(1000, 1000), CHARGE)
+        await journal.accept(job(1000), event(1000, 1000), OWNER)
         for tail in ("", "-wal", "-shm"):
             shutil.copy(f"{path}{tail}", folder)
     return folder / path.name
@@ -193,6 +194,6 @@ async def test_damage_while_running_is_told_and_survived(path: Path, caplog: pyt
         assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
         await asyncio.sleep(0.65)
         await journal.open_session(SESSION)
-        await journal.accept(job(1), event(1, 1), CHARGE)
+        await journal.accept(job(1), event(1, 1), OWNER)
         assert "can be used again" in caplog.text
     assert list(path.parent.glob("journal.damaged-*.sqlite"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from underpaint_backend.server.journal import Contents, EventRow, Journal, JournalError, SessionRow
 
-from tests.backend.server.journals import CHARGE, SESSION, beside, bytes_on_disk, event, filled, job, opened
+from tests.backend.server.journals import OWNER, SESSION, beside, bytes_on_disk, event, filled, job, opened
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def fill_up(journal: Journal) -> int:
     """Accept jobs until there is no room; returns how many there are."""
     for number in range(10_000):
         try:
-            await journal.accept(job(number, 3000), event(number, number), CHARGE)
+            await journal.accept(job(number, 3000), event(number, number), OWNER)
         except JournalError as error:
             full = error
             break
@@ -83,7 +83,7 @@ async def test_events_stop_at_the_bound_as_well(path: Path) -> None:
     """The last eighth is no way around the bound; in a group only those fail that do not fit."""
     async with opened(path, max_bytes=1 << 20) as (journal, _):
         await journal.open_session(SESSION)
-        await journal.accept(job(0), event(0, 0), CHARGE)
+        await journal.accept(job(0), event(0, 0), OWNER)
         large = [EventRow("s", seq, "job-0", bytes(300_000)) for seq in range(1, 7)]
         small = [EventRow("s", seq, "job-0", b"small") for seq in range(11, 17)]
         both = [row for pair in zip(large, small, strict=True) for row in pair]
@@ -91,7 +91,7 @@ async def test_events_stop_at_the_bound_as_well(path: Path) -> None:
         assert results[1::2] == [None] * 6
         assert [getattr(error, "code", None) for error in results[::2]] == [None] * 3 + ["journal_full"] * 3
         await journal.forget("s", "job-0")
-        await journal.accept(job(1, 300_000), event(1, 1), CHARGE)
+        await journal.accept(job(1, 300_000), event(1, 1), OWNER)
 
 
 async def test_a_bound_that_is_too_small(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -109,11 +109,11 @@ async def test_room_that_another_takes_and_gives_back(path: Path) -> None:
             other.execute("CREATE TABLE ballast (bytes)")
             other.execute("INSERT INTO ballast VALUES (zeroblob(2000000))")
             with pytest.raises(JournalError, match="journal_full"):
-                await journal.accept(job(0), event(0, 0), CHARGE)
+                await journal.accept(job(0), event(0, 0), OWNER)
             with pytest.raises(JournalError, match="journal_full"):
-                await journal.open_session(SessionRow("t", "ada" * 5000, "krita", 0, 1.0))
+                await journal.open_session(SessionRow("t", "ada" * 5000, "krita", 0))
             other.execute("DELETE FROM ballast")
-        await journal.accept(job(0, 100_000), event(0, 0), CHARGE)
+        await journal.accept(job(0, 100_000), event(0, 0), OWNER)
 
 
 async def test_the_file_does_not_grow_with_what_was_forgotten(path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_the_file_does_not_grow_with_what_was_forgotten(path: Path) -> Non
     async with opened(path) as (journal, _):
         await journal.open_session(SESSION)
         for number in range(5000):
-            journal.accept(job(number, 20_000 if number % 10 else 100_000), event(number, number), CHARGE)
+            journal.accept(job(number, 20_000 if number % 10 else 100_000), event(number, number), OWNER)
             journal.end(EventRow("s", 10_000 + number, f"job-{number}", b"done"), 300.0)
             forgotten = journal.forget("s", f"job-{number - 5}")
             if number % 20 == 0:
@@ -137,7 +137,7 @@ async def test_a_burst_gives_its_room_back(path: Path) -> None:
     """After a large session was forgotten the file shrinks, a piece with each write."""
     async with opened(path) as (journal, _):
         await journal.open_session(SESSION)
-        await asyncio.gather(*(journal.accept(job(n, 100_000), event(n, n), CHARGE) for n in range(200)))
+        await asyncio.gather(*(journal.accept(job(n, 100_000), event(n, n), OWNER) for n in range(200)))
         assert bytes_on_disk(path) > 20_000_000
         await journal.forget_session("s")
         for _ in range(20):
@@ -154,7 +154,7 @@ DISK_FULL = """
         ballast = folder / "ballast"
         journal = Journal(folder / "journal.sqlite", reopen_after=0.0)
         await journal.open()
-        await journal.open_session(SessionRow("s", "ada", "krita", 0, 1.0))
+        await journal.open_session(SessionRow("s", "ada", "krita", 0))
         with ballast.open("wb", buffering=0) as file:
             try:
                 while file.write(bytes(4096)): pass
@@ -164,8 +164,8 @@ DISK_FULL = """
         for number in range(20):
             try:
                 await journal.accept(
-                    JobRow("s", f"{number}", bytes(20_000), 0, 1.0, None),
-                    EventRow("s", number, f"{number}", b""), ("ada", "2026-11-23", 1))
+                    JobRow("s", f"{number}", bytes(20_000), 0, 1, "2026-11-23", None),
+                    EventRow("s", number, f"{number}", b""), "ada")
                 accepted.append(f"{number}")
             except JournalError as error:
                 print(error.code)
@@ -299,12 +299,12 @@ async def test_the_journal_heals_when_the_disk_does(path: Path, caplog: pytest.L
         path.rmdir()
         hidden.rename(path)
         with pytest.raises(JournalError):
-            await journal.touch("s", 200.0)
+            await journal.reserve("s", 200)
         await asyncio.sleep(0.65)
-        await journal.touch("s", 200.0)
+        await journal.reserve("s", 200)
         assert f"the journal {path} can be used again" in caplog.text
     async with opened(path) as (_, contents):
-        assert (len(contents.jobs), contents.sessions[0].touched) == (3, 200.0)
+        assert (len(contents.jobs), contents.sessions[0].reserved) == (3, 200)
 
 
 # Others who use the file.
@@ -331,8 +331,8 @@ async def test_a_second_daemon_does_not_run_the_same_jobs(path: Path, caplog: py
         assert await reason(path, caplog) == "another daemon uses it"
         second = Journal(path, reopen_after=0.0)
         assert await second.open() == Contents()
-        await first.touch("s", 200.0)
-    await second.touch("s", 300.0)
+        await first.reserve("s", 200)
+    await second.reserve("s", 300)
     await second.close()
 
 
@@ -358,12 +358,12 @@ WRITES_UNTIL_KILLED = """
     async def main(path, first):
         journal = Journal(path)
         await journal.open()
-        journal.open_session(SessionRow("s", "ada", "krita", 0, 1.0))
+        journal.open_session(SessionRow("s", "ada", "krita", 0))
         async def submit(number):
             while True:
                 await journal.accept(
-                    JobRow("s", f"{number}", bytes(number % 7 * 3000), 0, 1.0, None),
-                    EventRow("s", number, f"{number}", b""), ("ada", "2026-11-23", 1))
+                    JobRow("s", f"{number}", bytes(number % 7 * 3000), 0, 1, "2026-11-23", None),
+                    EventRow("s", number, f"{number}", b""), "ada")
                 sys.stdout.write(f"{number}\\n")
                 sys.stdout.flush()
                 number += 8

@@ -49,7 +49,7 @@ class Model:
 
     def open_session(self, row: SessionRow) -> Result:
         old = self.sessions.get(row.id, row)
-        self.sessions[row.id] = replace(old, reserved=max(old.reserved, row.reserved), touched=row.touched)
+        self.sessions[row.id] = replace(old, reserved=max(old.reserved, row.reserved))
         return None
 
     def reserve(self, session: str, reserved: int) -> Result:
@@ -59,13 +59,7 @@ class Model:
         self.sessions[session] = replace(old, reserved=max(old.reserved, reserved))
         return None
 
-    def touch(self, session: str, when: float) -> Result:
-        if session not in self.sessions:
-            return NotInJournal
-        self.sessions[session] = replace(self.sessions[session], touched=when)
-        return None
-
-    def accept(self, job: JobRow, event: EventRow, charge: tuple[str, str, int]) -> Result:
+    def accept(self, job: JobRow, event: EventRow, owner: str) -> Result:
         if (job.session, job.job) in self.jobs:
             return None
         if job.session not in self.sessions:
@@ -74,8 +68,7 @@ class Model:
             return Contradiction
         self.jobs[job.session, job.job] = job
         self.events[event.session, event.seq] = event
-        owner, day, work = charge
-        self.usage[owner, day] = self.usage.get((owner, day), 0) + work
+        self.usage[owner, job.day] = self.usage.get((owner, job.day), 0) + job.work
         return None
 
     def start(self, session: str, job: str, attempts: int) -> Result:
@@ -138,24 +131,18 @@ class JournalMachine(RuleBasedStateMachine):
     def _call(self, name: str, *values: object) -> None:
         self._calls.append((name, values))
 
-    @rule(session=SESSIONS, owner=OWNERS, reserved=NUMBERS, touched=TIMES)
-    def open_session(self, session: str, owner: str, reserved: int, touched: float) -> None:
-        self._call("open_session", SessionRow(session, owner, "krita", reserved, touched))
+    @rule(session=SESSIONS, owner=OWNERS, reserved=NUMBERS)
+    def open_session(self, session: str, owner: str, reserved: int) -> None:
+        self._call("open_session", SessionRow(session, owner, "krita", reserved))
 
     @rule(session=SESSIONS, reserved=NUMBERS)
     def reserve(self, session: str, reserved: int) -> None:
         self._call("reserve", session, reserved)
 
-    @rule(session=SESSIONS, when=TIMES)
-    def touch(self, session: str, when: float) -> None:
-        self._call("touch", session, when)
-
-    @rule(session=SESSIONS, job=JOBS, seq=NUMBERS, submit=BYTES, when=TIMES, owner=OWNERS, day=DAYS, work=WORK)
-    def accept(
-        self, session: str, job: str, seq: int, submit: bytes, when: float, owner: str, day: str, work: int
-    ) -> None:
-        row = JobRow(session, job, submit, 0, when, None)
-        self._call("accept", row, EventRow(session, seq, job, submit), (owner, day, work))
+    @rule(session=SESSIONS, job=JOBS, seq=NUMBERS, submit=BYTES, owner=OWNERS, day=DAYS, work=WORK)
+    def accept(self, session: str, job: str, seq: int, submit: bytes, owner: str, day: str, work: int) -> None:
+        row = JobRow(session, job, submit, 0, work, day, None)
+        self._call("accept", row, EventRow(session, seq, job, submit), owner)
 
     @rule(session=SESSIONS, job=JOBS, attempts=NUMBERS)
     def start(self, session: str, job: str, attempts: int) -> None:

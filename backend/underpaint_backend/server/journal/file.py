@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .rows import Contents
-from .statements import VERSION, create, read
+from .statements import VERSION, create, read, upgrade
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _make_private(path: Path) -> None:
 
 
 def _inspect(path: Path, busy_timeout: float) -> None:
-    """Raises `Damaged` if the file is not a whole journal of this version, nor empty.
+    """Raises `Damaged` if the file is not a whole journal of this version or an earlier one, nor empty.
 
     It is opened for reading only, so that closing it moves nothing from the WAL into a file that may be damaged. A
     rollback journal must be played back first, though; it is there if the file was being made, or cannot have a WAL.
@@ -130,8 +130,8 @@ def _inspect(path: Path, busy_timeout: float) -> None:
     with contextlib.closing(_connect(path, mode, busy_timeout)) as connection, _damage_named():
         version = _number(connection, "user_version")
         empty = version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-        if version != VERSION and not empty:
-            raise Damaged(f"its version is {version}, and only {VERSION} is known")
+        if not 1 <= version <= VERSION and not empty:
+            raise Damaged(f"its version is {version}, and those up to {VERSION} are known")
         (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
             raise Damaged(finding)
@@ -153,7 +153,9 @@ def _prepare(connection: sqlite3.Connection, max_bytes: int | None) -> None:
     if max_bytes is not None:
         connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // _number(connection, 'page_size'))}")
     with transaction(connection):  # also when there is nothing to do: it tells whether the file can be written
-        if _number(connection, "user_version") == 0:
+        if version := _number(connection, "user_version"):
+            upgrade(connection, version)
+        else:
             create(connection)
 
 

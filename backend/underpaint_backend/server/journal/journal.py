@@ -78,16 +78,12 @@ class Journal:
         """Sequence numbers below `reserved` may be used once this is done."""
         return self._do(partial(statements.reserve, session=session, reserved=reserved))
 
-    def touch(self, session: str, when: float) -> Future[None]:
-        """The session was used at `when`, Unix time in seconds."""
-        return self._do(partial(statements.touch, session=session, when=when))
-
-    def accept(self, job: JobRow, event: EventRow, charge: tuple[str, str, int]) -> Future[None]:
-        """Keep a job, its first event, and its charge (owner, day, work): all of it or nothing.
+    def accept(self, job: JobRow, event: EventRow, owner: str) -> Future[None]:
+        """Keep a job and its first event, and charge `owner` for its work: all of it or nothing.
 
         A job that the session has already is left as it is, without a second event or charge.
         """
-        return self._do(partial(statements.accept, job=job, event=event, charge=charge))
+        return self._do(partial(statements.accept, job=job, event=event, owner=owner))
 
     def start(self, session: str, job: str, attempts: int) -> Future[None]:
         """The job is started for the `attempts`-th time."""

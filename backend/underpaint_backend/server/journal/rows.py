@@ -41,27 +41,28 @@ class Contradiction(Exception):
 
 @dataclass(frozen=True)
 class SessionRow:
-    """A session. Sequence numbers below `reserved` may have been used; `touched` is Unix time in seconds."""
+    """A session. Sequence numbers below `reserved` may have been used."""
 
     id: str
     owner: str
     client: str
     reserved: int
-    touched: float
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """An accepted job. `submit` is its message as bytes; `submitted` and `ended` are Unix times in seconds.
+    """An accepted job. `submit` is its message as bytes, `attempts` counts how often it was started.
 
-    `attempts` counts how often it was started; `ended` is None as long as it has no terminal event.
+    It was charged `work` on the `day`, which is written as in "2026-11-23"; both are 0 and empty if an earlier version
+    accepted it. `ended` is Unix time in seconds, and None as long as it has no terminal event.
     """
 
     session: str
     job: str
     submit: bytes
     attempts: int
-    submitted: float
+    work: int
+    day: str
     ended: float | None
 
 

@@ -10,7 +10,7 @@ import sqlite3
 
 from .rows import Contents, Contradiction, EventRow, JobRow, JournalError, NotInJournal, SessionRow
 
-VERSION = 1  # kept in the file as its user_version
+VERSION = 2  # kept in the file as its user_version
 
 # The checks on types make damage that left the file's structure whole visible to PRAGMA quick_check.
 SCHEMA = (
@@ -19,15 +19,15 @@ SCHEMA = (
         id TEXT NOT NULL UNIQUE,
         owner TEXT NOT NULL,
         client TEXT NOT NULL,
-        reserved INTEGER NOT NULL CHECK (typeof(reserved) = 'integer'),
-        touched REAL NOT NULL CHECK (typeof(touched) = 'real'))""",
+        reserved INTEGER NOT NULL CHECK (typeof(reserved) = 'integer'))""",
     """CREATE TABLE jobs (
         place INTEGER PRIMARY KEY,
         session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
         job TEXT NOT NULL,
         submit BLOB NOT NULL CHECK (typeof(submit) = 'blob'),
         attempts INTEGER NOT NULL CHECK (typeof(attempts) = 'integer'),
-        submitted REAL NOT NULL CHECK (typeof(submitted) = 'real'),
+        work INTEGER NOT NULL CHECK (typeof(work) = 'integer'),
+        day TEXT NOT NULL,
         ended REAL CHECK (typeof(ended) IN ('real', 'null')),
         UNIQUE (session, job))""",
     """CREATE TABLE events (
@@ -45,19 +45,33 @@ SCHEMA = (
         PRIMARY KEY (owner, day)) WITHOUT ROWID""",
 )
 
+UPGRADES = {
+    1: (  # What the jobs in it were charged is nowhere in it: nothing is taken back of them.
+        "ALTER TABLE jobs ADD COLUMN work INTEGER NOT NULL DEFAULT 0 CHECK (typeof(work) = 'integer')",
+        "ALTER TABLE jobs ADD COLUMN day TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE jobs DROP COLUMN submitted",
+        "ALTER TABLE sessions DROP COLUMN touched",
+    ),
+}
+"""What makes a journal of an earlier version one of the version after it."""
+
 
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty file."""
-    for statement in SCHEMA:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {VERSION}")
+    _execute(connection, *SCHEMA, f"PRAGMA user_version = {VERSION}")
+
+
+def upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Make a journal of an earlier version one of this version; nothing happens if it is that already."""
+    for earlier in range(version, VERSION):
+        _execute(connection, *UPGRADES[earlier], f"PRAGMA user_version = {earlier + 1}")
 
 
 def read(connection: sqlite3.Connection) -> Contents:
     """All that the journal holds."""
     execute = connection.execute
-    sessions = execute("SELECT id, owner, client, reserved, touched FROM sessions ORDER BY place")
-    jobs = execute("SELECT session, job, submit, attempts, submitted, ended FROM jobs ORDER BY place")
+    sessions = execute("SELECT id, owner, client, reserved FROM sessions ORDER BY place")
+    jobs = execute("SELECT session, job, submit, attempts, work, day, ended FROM jobs ORDER BY place")
     events = execute("SELECT session, seq, job, message FROM events ORDER BY session, seq")
     usage = execute("SELECT owner, day, work FROM usage")
     return Contents(
@@ -71,9 +85,9 @@ def read(connection: sqlite3.Connection) -> Contents:
 def open_session(connection: sqlite3.Connection, row: SessionRow) -> None:
     """Keep a session. One that is there already stays whose it is, and what it reserved stays reserved."""
     connection.execute(
-        """INSERT INTO sessions (id, owner, client, reserved, touched) VALUES (?, ?, ?, ?, ?)
-        ON CONFLICT (id) DO UPDATE SET reserved = max(reserved, excluded.reserved), touched = excluded.touched""",
-        (row.id, row.owner, row.client, row.reserved, row.touched),
+        """INSERT INTO sessions (id, owner, client, reserved) VALUES (?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET reserved = max(reserved, excluded.reserved)""",
+        (row.id, row.owner, row.client, row.reserved),
     )
 
 
@@ -82,25 +96,20 @@ def reserve(connection: sqlite3.Connection, session: str, reserved: int) -> None
     _update(connection, "UPDATE sessions SET reserved = max(reserved, ?) WHERE id = ?", reserved, session)
 
 
-def touch(connection: sqlite3.Connection, session: str, when: float) -> None:
-    """The session was used at the Unix time `when`."""
-    _update(connection, "UPDATE sessions SET touched = ? WHERE id = ?", when, session)
-
-
-def accept(connection: sqlite3.Connection, job: JobRow, event: EventRow, charge: tuple[str, str, int]) -> None:
-    """Keep a job with its first event, and charge it; nothing happens if the session has a job of this name."""
+def accept(connection: sqlite3.Connection, job: JobRow, event: EventRow, owner: str) -> None:
+    """Keep a job with its first event, and charge `owner`; nothing happens if the session has a job of this name."""
     if _holds(connection, job.session, job.job):
         return
     _leave_room(connection)
     connection.execute(
-        "INSERT INTO jobs (session, job, submit, attempts, submitted, ended) VALUES (?, ?, ?, ?, ?, ?)",
-        (job.session, job.job, job.submit, job.attempts, job.submitted, job.ended),
+        "INSERT INTO jobs (session, job, submit, attempts, work, day, ended) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (job.session, job.job, job.submit, job.attempts, job.work, job.day, job.ended),
     )
     append(connection, event)
     connection.execute(
         """INSERT INTO usage (owner, day, work) VALUES (?, ?, ?)
         ON CONFLICT (owner, day) DO UPDATE SET work = work + excluded.work""",
-        charge,
+        (owner, job.day, job.work),
     )
 
 
@@ -147,6 +156,11 @@ def forget_session(connection: sqlite3.Connection, session: str) -> None:
 def forget_usage_before(connection: sqlite3.Connection, day: str) -> None:
     """Remove what was charged on days before `day`."""
     connection.execute("DELETE FROM usage WHERE day < ?", (day,))
+
+
+def _execute(connection: sqlite3.Connection, *statements: str) -> None:
+    for statement in statements:
+        connection.execute(statement)
 
 
 def _holds(connection: sqlite3.Connection, session: str, job: str) -> bool:
