@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import SUBPROTOCOL, vocabulary
+from underpaint_protocol.vocabulary import MANY_VALUES
 
 from .frames import BINARY, CLOSE, MASK, PING, PONG, Frames, frame
 
@@ -44,7 +45,7 @@ class Line:
             while self._came:
                 opcode, payload = self._came.popleft()
                 if opcode == BINARY:
-                    return vocabulary.decode(payload)
+                    return vocabulary.decode(payload, MANY_VALUES)
                 self._control(opcode, payload)
             await self._read()
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from underpaint_protocol.fields import DIGEST_SIZE
 from underpaint_protocol.messages import Have, Hello, Missing, Tile, Welcome, vocabulary
 from underpaint_protocol.tiles import TILE
+from underpaint_protocol.vocabulary import MANY_VALUES
 from websockets.utils import apply_mask
 
 from .frames import BINARY, MASK, Frames, frame
@@ -170,7 +171,7 @@ class Client(asyncio.BufferedProtocol):
         while True:
             for opcode, payload in self._taken():
                 if opcode == BINARY:
-                    return vocabulary.decode(payload)
+                    return vocabulary.decode(payload, MANY_VALUES)
             await self._more()
 
     def _taken(self) -> Iterator[tuple[int, bytes]]:

@@ -59,6 +59,7 @@ from .opening import Agreed, Opening, Stage
 from .pulls import Pulls
 from .tiles import name_of
 from .uploads import Outgoing
+from .vocabulary import MANY_VALUES
 
 __all__ = ["ClientSession", "Event", "Picture", "preferred_encodings"]
 
@@ -189,7 +190,7 @@ class ClientSession:
         Raises `ProtocolError` if the server breaks the language; the connection is of no use then.
         """
         try:
-            message = vocabulary.decode(frame)
+            message = vocabulary.decode(frame, MANY_VALUES)
         except UnknownMessage:  # of a later version
             return []
         self._hear_of_models(message)

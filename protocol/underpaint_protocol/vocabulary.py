@@ -16,9 +16,12 @@ M = TypeVar("M", bound=Record)
 MAX_DEPTH = 8
 """Maps and lists inside one another, at most; the deepest message of the language has 4."""
 
-MAX_VALUES = 1 << 15
-"""Values in all maps and lists of one message; a `welcome` with 1000 models has fewer. A frame full of empty lists
-would keep whoever reads it for seconds."""
+MAX_VALUES = 1 << 10
+"""Values in all maps and lists of one message that a client says; the largest, a `submit`, has 213. A frame full of
+empty lists would keep the daemon from all others."""
+
+MANY_VALUES = 1 << 15
+"""The same for what a server says; a `welcome` with 1000 models has fewer."""
 
 _LIMITS = {"max_str_len": 1 << 18, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
 
@@ -60,13 +63,13 @@ class Vocabulary:
         packed: bytes = msgpack.packb(self.to_wire(message), use_bin_type=True)
         return packed
 
-    def decode(self, data: bytes) -> Record:
-        """The message in `data`.
+    def decode(self, data: bytes, max_values: int = MAX_VALUES) -> Record:
+        """The message in `data`, which has `max_values` at most: `MANY_VALUES` for who hears a server.
 
         Raises `MalformedMessage` if the bytes are no message at all, `UnknownMessage` for a type outside this
         vocabulary, and `InvalidField` for a value that its field does not allow.
         """
-        wire = self._unpack(data)
+        wire = self._unpack(data, max_values)
         name = wire.pop("type", None)
         if not isinstance(name, str):
             raise MalformedMessage("the message has no type")
@@ -78,11 +81,11 @@ class Vocabulary:
         except InvalidField as error:
             raise InvalidField(error.field, error.problem, job=_job_of(wire)) from None
 
-    def _unpack(self, data: bytes) -> Dict[str, Any]:
+    def _unpack(self, data: bytes, max_values: int) -> Dict[str, Any]:
         if len(data) > self.max_frame:
             raise MalformedMessage(f"the message has {len(data)} bytes; {self.max_frame} are allowed")
         try:
-            count = _Count()
+            count = _Count(max_values)
             wire = msgpack.unpackb(
                 data,
                 raw=False,
@@ -103,13 +106,16 @@ class Vocabulary:
 class _Count:
     """Counts the values of one message while it is unpacked: called with each map and list once that is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._values = 0
+        self._containers = 0
 
     def __call__(self, container: C) -> C:
         self._values += len(container)
-        if self._values > MAX_VALUES:
-            raise ValueError(f"there are more than {MAX_VALUES} values in it")
+        self._containers += 1  # All but one of them are values of one that may not be complete yet.
+        if max(self._values, self._containers - 1) > self._most:
+            raise ValueError(f"there are more than {self._most} values in it")
         return container
 
 

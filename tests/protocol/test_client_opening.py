@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from underpaint_protocol.client import ClientSession
 from underpaint_protocol.errors import describe
@@ -49,6 +51,14 @@ def test_a_client_greets_first() -> None:
     assert session.welcome == welcome()
     assert session.ready
     assert said(session) == [Cancel("a")]
+
+
+def test_a_server_may_have_a_thousand_models() -> None:
+    """A daemon tells of all of them at once, in more values than a client may send."""
+    session = ClientSession("test")
+    session.connected()
+    many = dataclasses.replace(welcome(), models=welcome().models * 1000)
+    assert receive(session, many) == [many]
 
 
 def test_a_lost_connection_is_continued() -> None:

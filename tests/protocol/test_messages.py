@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import msgpack
@@ -11,22 +12,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from underpaint_protocol.exceptions import InvalidField, MalformedMessage, ProtocolError
+from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     MAX_FRAME,
+    MAX_SIDE,
     MAX_TILES,
+    Adapter,
     Cancel,
+    Fetch,
     Have,
     Hello,
     Image,
     Missing,
     Model,
+    Models,
     Request,
     Resumed,
     Submit,
     Tile,
     vocabulary,
 )
-from underpaint_protocol.vocabulary import MAX_VALUES
+from underpaint_protocol.vocabulary import MANY_VALUES, MAX_VALUES
 
 GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
 
@@ -111,9 +117,108 @@ def test_nesting_that_msgpack_allows_is_bounded_too() -> None:
 
 def test_the_number_of_values_is_bounded() -> None:
     """A frame full of empty lists is refused before it costs seconds."""
-    lists = [[[]] * 4096] * (MAX_VALUES // 4096)
+    lists = [[[]] * 4096] * (MANY_VALUES // 4096)
+    for most in (MAX_VALUES, MANY_VALUES):
+        with pytest.raises(MalformedMessage, match=f"more than {most} values"):
+            vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": lists}), most)
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("item", [None, [], {}])
+def test_what_is_in_maps_and_lists_is_counted_together(over: int, item: Any) -> None:
+    """Each value counts once, wherever it lies and whatever it is; the last that is allowed is."""
+    around = 4 + 3 + 1  # of the message, of the first list with what is in it, and of the second
+    items = [item] * (MAX_VALUES - around + over)
+    data = msgpack.packb({"type": "hello", "client": "x", "extra": [[], {"a": 1}], "lists": [items]})
+    if over <= 0:
+        assert vocabulary.decode(data) == Hello("x")
+    else:
+        with pytest.raises(MalformedMessage, match=f"more than {MAX_VALUES} values"):
+            vocabulary.decode(data)
+
+
+def largest_submit() -> Submit:
+    """As many pictures, of as many tiles, as many LoRAs and as long words as a request may have."""
+
+    def picture(number: int, channels: int, depth: int) -> Image:
+        names = tuple(number.to_bytes(8, "big") + index.to_bytes(8, "big") for index in range(MAX_TILES))
+        return Image(MAX_SIDE, MAX_SIDE, channels, names, x=1 << 30, y=1 << 30, depth=depth)
+
+    request = Request(
+        "m" * 100,
+        "image_to_image",
+        MAX_SIDE,
+        MAX_SIDE,
+        prompt="\U0001f58c" * (1 << 16),
+        negative_prompt="\U0001f58c" * (1 << 16),
+        steps=1000,
+        guidance=100.0,
+        scheduler="\U0001f58c" * 64,
+        seed=2**63 - 1,
+        batch=16,
+        image=picture(0, 4, 16),
+        mask=picture(1, 1, 16),
+        references=tuple(picture(2 + number, 4, 16) for number in range(16)),
+        loras=(Adapter("\U0001f58c" * 200, 0.1),) * 16,
+    )
+    return Submit("j" * 64, request, supersedes="s" * 64)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        largest_submit(),
+        Have(2**63 - 1, tuple(index.to_bytes(16, "big") for index in range(MAX_TILES))),
+        Fetch("j" * 64, tuple(index.to_bytes(16, "big") for index in range(MAX_TILES))),
+        Hello("x" * 200, ("e" * 16,) * 8),
+    ],
+    ids=lambda message: type(message).__name__.lower(),
+)
+def test_the_largest_that_a_client_may_say_has_a_fourth_of_the_values(message: Record) -> None:
+    """All that its fields allow fits into a frame, and leaves room for fields of later versions."""
+    data = vocabulary.encode(message)
+    assert len(data) < MAX_FRAME
+    assert vocabulary.decode(data, MAX_VALUES // 4) == message
+
+
+def test_a_thousand_models_have_more_values_than_a_client_may_send() -> None:
+    """What a server says of them is understood by whoever says that it hears a server."""
+    model = Model("m", "M", "f", ("inpaint",) * 4, ("ddim",) * 10, 1, 1, 1, 1.0, "ddim")
+    models = Models((model,) * 1000)
+    assert vocabulary.decode(vocabulary.encode(models), MANY_VALUES) == models
     with pytest.raises(MalformedMessage):
-        vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": lists}))
+        vocabulary.decode(vocabulary.encode(models))
+
+
+def nested(items: bytes, count: int) -> bytes:
+    """A frame of lists that each hold `count` items and one more list, until it is as large as a frame may be."""
+    head = b"\x82\xa4type\xa4have\xa1x"
+    level = b"\xdc" + (count + 1).to_bytes(2, "big") + items * count
+    return head + level * ((MAX_FRAME - len(head)) // len(level))
+
+
+WIDE = {
+    "maps in lists": msgpack.packb({"type": "have", "x": [[{}] * 100] * 300}),
+    "lists in lists": msgpack.packb({"type": "have", "x": [[[]] * 1000] * 30}),
+    "lists in maps": msgpack.packb({"type": "have", "x": [{str(number): [] for number in range(200)}] * 30}),
+    "nothing in lists": msgpack.packb({"type": "have", "x": [[None] * 4000] * 8}),
+    "deep lists of maps": nested(b"\x80", 1000),
+    "deep lists of lists": nested(b"\x90", 4000),
+    "deep lists of words": nested(b"\xa1a", 1000),
+    "a submit of large pictures": vocabulary.encode(largest_submit()),
+}
+
+
+@pytest.mark.parametrize("data", WIDE.values(), ids=WIDE)
+def test_no_frame_costs_more_than_its_bytes(data: bytes) -> None:
+    """About a millisecond for 32 KiB at most, with some room for a slow machine, whatever is in it."""
+    times = []
+    for _ in range(5):
+        begin = time.thread_time()
+        with contextlib.suppress(ProtocolError):
+            vocabulary.decode(data)
+        times.append(time.thread_time() - begin)
+    assert min(times) < 0.003 * max(1.0, len(data) / (32 << 10))
 
 
 def test_a_frame_over_the_limit_is_refused_unread() -> None:

@@ -12,6 +12,7 @@ from underpaint_protocol.client import ClientSession, Event
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import SUBPROTOCOL, TERMINAL, Error, Hello, Progress, Request, Welcome, vocabulary
+from underpaint_protocol.vocabulary import MANY_VALUES
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed
@@ -33,10 +34,15 @@ SHORT = Request("primer-inpaint", "text_to_image", SIDE, SIDE, prompt="blue", st
 
 async def opened(daemon: Launched, token: str | None = None) -> ClientConnection:
     """A new websocket to a daemon, on which nothing was said."""
+    return await opened_at(daemon.url, token or daemon.token)
+
+
+async def opened_at(url: str, token: str) -> ClientConnection:
+    """The same, by address."""
     return await open_socket(
-        daemon.url,
+        url,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
-        additional_headers={"Authorization": f"Bearer {token or daemon.token}"},
+        additional_headers={"Authorization": f"Bearer {token}"},
         compression=None,
         proxy=None,
         max_size=None,
@@ -47,7 +53,7 @@ async def opened(daemon: Launched, token: str | None = None) -> ClientConnection
 async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
     """Send a message and return the next answer."""
     await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
-    return vocabulary.decode(await socket.recv(decode=False))
+    return vocabulary.decode(await socket.recv(decode=False), MANY_VALUES)
 
 
 async def greeted(daemon: Launched, token: str | None = None) -> tuple[ClientConnection, Welcome]:
