@@ -67,8 +67,9 @@ class Image(Record):
     @property
     def tile_sizes(self) -> Iterator[Tuple[bytes, int]]:
         """Each tile's name and how many bytes it must have."""
-        places = cells(self.x, self.y, self.width, self.height)
-        return ((name, cell.area * self.pixel_size) for name, cell in zip(self.tiles, places))
+        widths = [cell.area for cell in cells(self.x, 0, self.width, 1)]
+        rows = [cell.area * self.pixel_size for cell in cells(0, self.y, 1, self.height)]
+        return zip(self.tiles, [row * width for row in rows for width in widths])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -112,6 +114,20 @@ def test_a_wrong_number_of_pixels_is_refused() -> None:
     """Pixels that do not fill the picture are not cut."""
     with pytest.raises(TileError):
         image_of(2, 2, 4, bytes(15))
+
+
+def test_sizes_of_tiles_cost_less_than_their_places() -> None:
+    """A daemon asks for those of each submit; of a picture of 4096 tiles that took as long as ten small submits."""
+    image = Image(MAX_SIDE, MAX_SIDE, 4, tuple(index.to_bytes(16, "big") for index in range(MAX_TILES)))
+
+    def seconds(work: Callable[[], object]) -> float:
+        begin = time.thread_time()
+        work()
+        return time.thread_time() - begin
+
+    places = min(seconds(lambda: list(cells(0, 0, MAX_SIDE, MAX_SIDE))) for _ in range(5))
+    sizes = min(seconds(lambda: list(image.tile_sizes)) for _ in range(5))
+    assert sizes < places / 2
 
 
 def test_a_picture_of_too_many_tiles_is_refused() -> None:
