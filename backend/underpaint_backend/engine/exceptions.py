@@ -6,6 +6,8 @@
     ├── UnknownScheduler     no scheduler has this name
     ├── ModelBroken          files that are missing, damaged or not of the family that they claim
     ├── OutOfMemory          the device has not enough memory
+    ├── WrongLora            a LoRA was made for something else than the model
+    ├── UnknownLora          there is no LoRA of this name
     ├── CannotQuantise       weights cannot be kept as somebody chose; it is in `quantisation`
     └── NotFinite            the model's output overflowed
 
@@ -44,6 +46,20 @@ class ModelBroken(EngineError):
 
     def __init__(self, model: str, detail: str) -> None:
         super().__init__(describe("model_broken", model=model, detail=detail))
+
+
+class WrongLora(EngineError):
+    """A LoRA was made for something else than the model."""
+
+    def __init__(self, lora: str, made_for: str, model: str) -> None:
+        super().__init__(describe("wrong_lora", lora=lora, detail=made_for, model=model))
+
+
+class UnknownLora(EngineError):
+    """There is no LoRA of this name."""
+
+    def __init__(self, lora: str) -> None:
+        super().__init__(describe("unknown_lora", detail=lora))
 
 
 class OutOfMemory(EngineError):

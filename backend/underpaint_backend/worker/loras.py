@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import Adapter
 
-from ..engine.lora import Choice, UnknownLora
+from ..engine.exceptions import UnknownLora
+from ..engine.lora import Choice
 from ..models.folders import Contents, folder_entries, folders, loras_folder
 from .failures import Refused
 

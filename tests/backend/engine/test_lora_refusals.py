@@ -11,9 +11,9 @@ from diffusers import FluxTransformer2DModel
 from parities.tiny_flux1 import build_tiny_flux1
 from safetensors.torch import load_file, save_file
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.exceptions import ModelBroken
+from underpaint_backend.engine.exceptions import ModelBroken, WrongLora
 from underpaint_backend.engine.families import Family, family_class
-from underpaint_backend.engine.lora import LoraRack, WrongLora
+from underpaint_backend.engine.lora import LoraRack
 from underpaint_backend.engine.sources import FolderSource
 
 from tests.backend.engine.lora_files import (

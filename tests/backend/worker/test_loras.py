@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from underpaint_backend.engine.lora import UnknownLora
+from underpaint_backend.engine.exceptions import UnknownLora
 from underpaint_backend.models.folders import add_folder
 from underpaint_backend.worker.failures import Refused
 from underpaint_backend.worker.loras import files_of
