@@ -5,6 +5,7 @@ What is only sampled here is tried in full beside it: tests/backend/server, test
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -27,6 +28,7 @@ from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     MAX_FRAME,
     SUBPROTOCOL,
+    TERMINAL,
     Accepted,
     Cancel,
     Done,
@@ -41,6 +43,7 @@ from underpaint_protocol.messages import (
     Welcome,
     vocabulary,
 )
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -232,10 +235,7 @@ async def test_9_each_token_has_its_bounds(guarded: tuple[Launched, str]) -> Non
     await second.close()
 
     async def code(submit: Submit) -> str:
-        answer = await ask(first, submit)
-        while not isinstance(answer, (Accepted, Error)) or answer.job != submit.job:
-            answer = vocabulary.decode(await first.recv(decode=False))
-        return answer.error.code if isinstance(answer, Error) else "accepted"
+        return await _answer(first, submit)
 
     large, _ = image_of(600, 600, 4, bytes(600 * 600 * 4))
     mask, _ = image_of(600, 600, 1, bytes(600 * 600))
@@ -248,13 +248,43 @@ async def test_9_each_token_has_its_bounds(guarded: tuple[Launched, str]) -> Non
         "accepted",
         "too_many_jobs",
     ]
-    for job in ("0", "1"):
-        await first.send(vocabulary.encode(Cancel(job)))
-    await first.close()
+    await _stop(first, "0", "1")
     wrong = [(await refusal(daemon.url, Authorization=f"Bearer {'0' * 64}"))[0] for _ in range(25)]
     assert wrong[0] == 401
     assert wrong[-1] == 429
     await (await opened(daemon)).close()  # whoever has the right token is let in all the same
+
+
+async def test_9_the_bounds_of_a_token_hold_over_all_its_connections(guarded: tuple[Launched, str]) -> None:
+    """Who asks on several of them at the same moment gets no more than who asks on one."""
+    daemon, token = guarded
+    (one, _), (other, _) = await greeted(daemon, token), await greeted(daemon, token)
+    job = replace(LONG, steps=100)  # one megapixel step
+    assert await _answer(one, Submit("first", job)) == "accepted"
+    both = await asyncio.gather(_answer(one, Submit("second", job)), _answer(other, Submit("third", job)))
+    assert sorted(both) == ["accepted", "too_many_jobs"]
+    await _stop(one, "first", *(["second"] if both[0] == "accepted" else []))
+    await _stop(other, *(["third"] if both[1] == "accepted" else []))
+
+
+async def _answer(socket: ClientConnection, submit: Submit) -> str:
+    """Submit a job; returns "accepted" or the code of the error."""
+    answer = await ask(socket, submit)
+    while not isinstance(answer, (Accepted, Error)) or answer.job != submit.job:
+        answer = vocabulary.decode(await socket.recv(decode=False))
+    return answer.error.code if isinstance(answer, Error) else "accepted"
+
+
+async def _stop(socket: ClientConnection, *jobs: str) -> None:
+    """Wait until these have ended, cancelled if need be, and go."""
+    waiting = set(jobs)
+    for job in jobs:
+        await socket.send(vocabulary.encode(Cancel(job)))
+    while waiting:
+        message = vocabulary.decode(await socket.recv(decode=False))
+        if isinstance(message, TERMINAL):
+            waiting.discard(message.job)
+    await socket.close()
 
 
 async def test_10_nobody_reaches_the_jobs_of_another(guarded: tuple[Launched, str]) -> None:

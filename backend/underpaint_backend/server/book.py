@@ -167,8 +167,11 @@ class Book:
         """Write a job down and tell its client.
 
         Raises `JournalError` if that is not possible, and `MissingTile` if its tiles are not all here; there is no
-        job then.
+        job then. It counts from the call on, before anything is awaited. Raises `ValueError` if the session has a job
+        of this id: whoever calls looks first, and awaits nothing in between.
         """
+        if submit.job in session.jobs:
+            raise ValueError(f"there is a job {submit.job} in {session!r} already")
         job = Job(session, submit, work, today())
         self.pixels.hold_request(job)
         session.jobs[job.id] = job

@@ -48,7 +48,7 @@ from .hosts import Host
 from .intake import Intake
 from .journal import JournalError
 from .outbox import Outbox, TileWanted
-from .pixels import MissingTile
+from .pixels import Found, MissingTile
 from .pulls import Pulls
 from .queue import JobQueue
 from .sessions import Job, Session
@@ -151,7 +151,8 @@ class Connection:
                 raise OutOfOrder("the first message must be “hello”")
             if not isinstance(message, Tile):
                 await self._intake.settled()
-            await self.answer(message)
+            if self._farewell is None:  # It may have come while this waited.
+                await self.answer(message)
         except ProtocolError as error:
             job = error.job if isinstance(error, InvalidField) else None
             self._refuse(job, error.code, detail=error)
@@ -218,14 +219,12 @@ class Connection:
     @answer.register
     async def _submit(self, submit: Submit) -> None:
         known = self.session.jobs.get(submit.job)
-        if known is not None:
-            if known.submit.request != submit.request:
-                return self._refuse(submit.job, "duplicate_job")
-            return await self._supersede(submit)
-        work = self._work_of(submit)
-        if work is not None and await self._has_its_tiles(submit):
-            await self._accept(submit, work)
-        return None
+        if known is None:
+            await self._submit_new(submit)
+        elif known.submit.request == submit.request:
+            await self._supersede(submit)
+        else:
+            self._refuse(submit.job, "duplicate_job")
 
     @answer.register
     async def _cancel(self, cancel: Cancel) -> None:
@@ -273,18 +272,30 @@ class Connection:
 
     # A submit
 
-    def _work_of(self, submit: Submit) -> int | None:
-        """What a job costs of its owner's allowance; None if it cannot be done here and now, which the client hears."""
-        models = {model.id: model for model in self._house.host.models()}
-        reason = self._reason_to_refuse(submit.request, models)
-        if reason is not None:
-            self.outbox.put(Error(reason, submit.job))
-            return None
-        return work_of(submit.request, models[submit.request.model])
+    async def _submit_new(self, submit: Submit) -> None:
+        """Accept a job, or say why not, or which tiles it lacks."""
+        reason = self._reason_to_refuse(submit.request)
+        while reason is None:
+            found = await self._book.pixels.look(submit.request.images)
+            if self._farewell is not None:
+                return  # The session lives elsewhere now, and may have been told there to do this job.
+            # Others of this token submit at the same time. From here on nothing is awaited until the job counts.
+            reason = self._reason_to_refuse(submit.request) or _reason_in(found)
+            if reason is not None:
+                break
+            if found.missing:
+                self.outbox.put(Missing(tuple(found.missing[:MAX_TILES]), job=submit.job))
+                return
+            with contextlib.suppress(MissingTile):  # It went between the two.
+                await self._accept(submit)
+                return
+        self.outbox.put(Error(reason, submit.job))
 
-    def _reason_to_refuse(self, request: Request, models: Mapping[str, Model]) -> ErrorInfo | None:
+    def _reason_to_refuse(self, request: Request) -> ErrorInfo | None:
+        """Why a job cannot be done here and now, whatever becomes of its tiles."""
         if self._house.queue.draining:
             return describe("shutting_down")
+        models = self._models()
         reason = refuse(request, models, self._limits)
         if reason is not None:
             return reason
@@ -292,29 +303,17 @@ class Connection:
         reason = refuse_now(request, self._book.unended(self.owner), work, used, self._limits)
         if reason is None and len(self.session.jobs) >= MAX_JOBS:
             reason = describe("too_many_jobs", detail=len(self.session.jobs))
-        if reason is None and not self._book.pixels.has_room_for(request.images):
-            reason = describe("storage_full")
         return reason
 
-    async def _has_its_tiles(self, submit: Submit) -> bool:
-        """Whether all tiles are here; if not, they are asked for."""
-        images, pixels = submit.request.images, self._book.pixels
-        missing = pixels.missing(name for image in images for name in image.tiles)
-        if missing:
-            self.outbox.put(Missing(tuple(missing[:MAX_TILES]), job=submit.job))
-            return False
-        if not await pixels.fit(images):
-            self._refuse(submit.job, "bad_tile", detail="a tile has another size than its place in the picture")
-            return False
-        return True
+    def _models(self) -> Mapping[str, Model]:
+        return {model.id: model for model in self._house.host.models()}
 
-    async def _accept(self, submit: Submit, work: int) -> None:
+    async def _accept(self, submit: Submit) -> None:
+        """Raises `MissingTile` if a tile is not here."""
+        work = work_of(submit.request, self._models()[submit.request.model])
         place = self._house.queue.place_of(Job(self.session, submit))
         try:
             job = await self._book.accept(self.session, submit, place, work)
-        except MissingTile:
-            await self._has_its_tiles(submit)  # It went between the two; it is asked for again.
-            return
         except JournalError as error:
             # Another connection may have resumed the session meanwhile, and been told of the job.
             listener = self.session.outbox or self.outbox
@@ -360,3 +359,12 @@ class Connection:
             lost = describe("missing_pixels", detail="it was lost on the daemon's disk")
             return vocabulary.encode(tile or Error(lost, message.job))
         return vocabulary.encode(message)
+
+
+def _reason_in(found: Found) -> ErrorInfo | None:
+    """Why a job cannot be done with what there is of its tiles."""
+    if not found.have_room:
+        return describe("storage_full")
+    if not found.fit:
+        return describe("bad_tile", detail="a tile has another size than its place in the picture")
+    return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
@@ -25,6 +26,18 @@ THREADS = 4
 
 class MissingTile(Exception):
     """A tile that a job needs is not in the store any more."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """How much of some pictures was here when somebody looked."""
+
+    missing: list[bytes]
+    """Tiles that are not here, each once."""
+    fit: bool
+    """Whether each tile that is here is as large as its place."""
+    have_room: bool
+    """Whether all tiles can be here at once, beside those that jobs need."""
 
 
 class Pixels:
@@ -59,18 +72,13 @@ class Pixels:
         """Those of `names` that are not here, each once."""
         return self._store.missing(names)
 
-    async def fit(self, images: Iterable[Image]) -> bool:
-        """Whether each tile that is here is as large as its place in these pictures."""
-        return await self._in_thread(self._fit, tuple(images))
+    async def look(self, images: Iterable[Image]) -> Found:
+        """What is here of these pictures. That may have changed by the time that this returns."""
+        return await self._in_thread(self._look, tuple(images))
 
     def bytes_for(self, tile: Tile) -> int:
         """Bytes that a tile takes up on the disk; a small one takes more than it has."""
         return self._store.bytes_for(tile.size)
-
-    def has_room_for(self, images: Iterable[Image]) -> bool:
-        """Whether all tiles of these pictures can be here at once, beside those that jobs need."""
-        sizes = dict(place for image in images for place in image.tile_sizes)
-        return self._store.has_room_for(sizes.values())
 
     async def store(self, tile: Tile) -> None:
         """Keep a tile. Raises `TileError` if it is damaged, and `StoreFull`."""
@@ -133,8 +141,13 @@ class Pixels:
 
     # In threads
 
-    def _fit(self, images: Iterable[Image]) -> bool:
-        return all(self._store.size_of(name) in (size, None) for image in images for name, size in image.tile_sizes)
+    def _look(self, images: Iterable[Image]) -> Found:
+        places = [place for image in images for place in image.tile_sizes]
+        return Found(
+            missing=self._store.missing(name for name, _ in places),
+            fit=all(self._store.size_of(name) in (size, None) for name, size in places),
+            have_room=self._store.has_room_for(dict(places).values()),
+        )
 
     def _store_what_comes(self) -> None:
         while (coming := self._coming.get()) is not None:

@@ -67,11 +67,11 @@ async def flood(book: Book, room: int = ROOM) -> None:
             await book.pixels.store(Tile(name_of(data), len(data), data))
 
 
-def nothing_is_kept(book: Book, room: int = ROOM) -> bool:
+async def nothing_is_kept(book: Book, room: int = ROOM) -> bool:
     """Whether a picture that takes the whole store has room in it: no job needs a tile."""
     side = math.isqrt(room // 4)
     whole, _ = image_of(side, side, 4, os.urandom(room))
-    return book.pixels.has_room_for([whole])
+    return (await book.pixels.look([whole])).have_room
 
 
 async def painted(book: Book, job: Job, shade: int = 1) -> Result:

@@ -12,7 +12,7 @@ from underpaint_protocol.client import ClientSession, Event
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import SUBPROTOCOL, TERMINAL, Error, Hello, Progress, Request, Welcome, vocabulary
-from underpaint_protocol.vocabulary import MANY_VALUES
+from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed
@@ -53,7 +53,7 @@ async def opened_at(url: str, token: str) -> ClientConnection:
 async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
     """Send a message and return the next answer."""
     await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
-    return vocabulary.decode(await socket.recv(decode=False), MANY_VALUES)
+    return vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
 
 
 async def greeted(daemon: Launched, token: str | None = None) -> tuple[ClientConnection, Welcome]:

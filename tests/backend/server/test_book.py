@@ -93,6 +93,19 @@ async def test_what_one_owner_has_waiting_is_told_apart(tmp_path: Path) -> None:
         assert book.unended("anna") == [waiting[1]]
 
 
+async def test_a_job_is_never_in_the_book_twice(tmp_path: Path) -> None:
+    """Whoever accepts one that is there has not looked; the first one stays, with its pixels and its charge."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        job = await accepted(book, session, work=3)
+        with pytest.raises(ValueError, match="already"):
+            await accepted(book, session, work=3)
+        assert session.jobs == {"a": job}
+        assert book.usage["anna", today()] == 3
+        await book.end(job, Cancelled("a"))
+        assert await nothing_is_kept(book)
+
+
 async def test_what_did_not_become_a_picture_is_not_charged(tmp_path: Path) -> None:
     """Work is charged when a job is accepted, and given back if it fails or is cancelled; a restart remembers it."""
     async with opened(tmp_path) as (book, _):
@@ -128,6 +141,6 @@ async def test_a_picture_that_was_finished_before_the_worker_died_counts_once(tm
         await book.result(job, first)
         await book.end(job, Done("a", 1.0))
         assert [type(message).__name__ for message in told(job.session)].count("Result") == 1
-        assert not nothing_is_kept(book)
+        assert not await nothing_is_kept(book)
         book.forget(job)
-        assert nothing_is_kept(book)
+        assert await nothing_is_kept(book)

@@ -22,7 +22,7 @@ async def test_nothing_is_accepted_that_cannot_be_written_down(tmp_path: Path) -
         with pytest.raises(JournalError):
             await accepted(book, session)
         assert (session.jobs, told(session)) == ({}, [])
-        assert nothing_is_kept(book)
+        assert await nothing_is_kept(book)
         assert book.usage["anna", today()] == 0
 
 

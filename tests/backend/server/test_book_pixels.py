@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.server.outbox import Outbox
-from underpaint_backend.server.pixels import MissingTile
+from underpaint_backend.server.pixels import Found, MissingTile
 from underpaint_backend.server.tiles import StoreFull, TileStore
 from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
@@ -20,6 +20,7 @@ from underpaint_protocol.tiles import name_of
 from tests.backend.server.books import (
     IMAGE,
     MASK,
+    MASK_TILES,
     REQUEST,
     SLOT,
     TILES,
@@ -106,13 +107,13 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
     async with opened(tmp_path, room=1500) as (book, _):
         for tile_name, data in TILES.items():
             await book.pixels.store(Tile(tile_name, len(data), data))
-        assert await book.pixels.fit([IMAGE])
-        assert not await book.pixels.fit([replace(MASK, tiles=IMAGE.tiles)])
         other = replace(IMAGE, tiles=(bytes(16),))
+        assert await book.pixels.look([IMAGE]) == Found([], fit=True, have_room=True)
+        assert await book.pixels.look([replace(MASK, tiles=IMAGE.tiles)]) == Found([], fit=False, have_room=True)
         assert book.pixels.bytes_for(Tile(bytes(16), SLOT + 1, bytes(SLOT + 1))) == 2 * SLOT
-        assert book.pixels.has_room_for([IMAGE, MASK])
-        assert book.pixels.has_room_for([IMAGE, IMAGE])
-        assert not book.pixels.has_room_for([IMAGE, other])
+        assert await book.pixels.look([IMAGE, MASK]) == Found([*MASK_TILES], fit=True, have_room=True)
+        assert await book.pixels.look([IMAGE, IMAGE]) == Found([], fit=True, have_room=True)
+        assert await book.pixels.look([IMAGE, other]) == Found([*other.tiles], fit=True, have_room=False)
 
 
 async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:

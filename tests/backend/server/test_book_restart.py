@@ -55,7 +55,7 @@ async def test_a_finished_job_waits_for_its_client_over_a_restart(tmp_path: Path
         assert tile is not None
         assert tile.size == 1024
         book.forget(session.jobs["a"])
-        assert nothing_is_kept(book)
+        assert await nothing_is_kept(book)
     async with opened(tmp_path) as (book, _):
         again = book.find(name, "anna")
         assert again is not None

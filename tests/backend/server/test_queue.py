@@ -375,11 +375,14 @@ class QueueMachine(RuleBasedStateMachine):
             client.listen(100_000)
             assert client.ends.keys() | client.over >= client.accepted, "a job never ended"
             self._run(self._acknowledge(client))
-        assert nothing_is_kept(self._book, ROOM)
+        self._run(self._nothing_is_kept())
         self.restart(killed=True)
         assert all(not self._session(client).jobs for client in self._clients)
-        assert nothing_is_kept(self._book, ROOM)
+        self._run(self._nothing_is_kept())
         self._run(self._shut(killed=False))
+
+    async def _nothing_is_kept(self) -> None:
+        assert await nothing_is_kept(self._book, ROOM)
 
 
 TestQueue = QueueMachine.TestCase

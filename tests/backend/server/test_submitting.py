@@ -1,0 +1,198 @@
+"""Several connections that submit at the same moment: what is looked at in threads may have changed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from underpaint_backend.server.access.guests import Guest, changing
+from underpaint_backend.server.access.handshake import Gate
+from underpaint_backend.server.access.owners import Allowance
+from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_beside, make_token
+from underpaint_backend.server.daemon import Daemon, Options
+from underpaint_backend.server.tiles import TileStore
+from underpaint_protocol.fields import Record
+from underpaint_protocol.messages import (
+    Accepted,
+    Error,
+    Have,
+    Hello,
+    Missing,
+    Model,
+    Resume,
+    Resumed,
+    Started,
+    Submit,
+    Tile,
+    Welcome,
+    vocabulary,
+)
+from websockets.asyncio.client import ClientConnection
+
+from tests.backend.server.books import MASK_TILES, REQUEST, TILES, flood
+from tests.backend.server.calling import ask, opened_at
+from tests.backend.server.scripted_host import ScriptedHost
+from tests.backend.server.test_pulls import HERE
+
+PAINT = replace(REQUEST, model=HERE.id)
+AMPLE = Allowance()
+ROOM = 16 << 20
+"""Bytes of the store."""
+
+
+class Painter(ScriptedHost):
+    """A host with one model, which is never done."""
+
+    def models(self) -> tuple[Model, ...]:
+        return (HERE,)
+
+
+@dataclass
+class Line:
+    """Where those who look at tiles are held until all may go on."""
+
+    expected: int = 0
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pass_by(self) -> None:
+        """Wait, if one of the first so many."""
+        with self._lock:
+            held = self.expected > 0
+            self.expected -= held
+        if held:
+            self.arrived.release()
+            assert self.go.wait(timeout=20)
+
+    async def is_full(self, many: int) -> None:
+        """Wait until so many wait."""
+        for _ in range(many):
+            assert await asyncio.to_thread(self.arrived.acquire, timeout=20)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """Threads that look how large tiles are wait in it."""
+    line, size_of = Line(), TileStore.size_of
+
+    def late(store: TileStore, name: bytes) -> int | None:
+        line.pass_by()
+        return size_of(store, name)
+
+    monkeypatch.setattr(TileStore, "size_of", late)
+    yield line
+    line.go.set()
+
+
+@dataclass
+class House:
+    """A daemon that listens, its host, and the token of a guest."""
+
+    url: str
+    token: str
+    host: Painter
+    daemon: Daemon
+
+    @asynccontextmanager
+    async def greeted(self, token: str | None = None) -> AsyncIterator[tuple[ClientConnection, Welcome]]:
+        """A connection that said hello, the guest's if no other token is named, and what it was answered."""
+        async with await opened_at(self.url, token or self.token) as socket:
+            welcome = await ask(socket, Hello("test"))
+            assert isinstance(welcome, Welcome)
+            yield socket, welcome
+
+
+@asynccontextmanager
+async def listening(home: Path, allowance: Allowance = AMPLE) -> AsyncIterator[House]:
+    """A daemon with a guest, which has the pixels of the request."""
+    tokens, host, guest = Tokens(home / "token"), Painter(1), make_token()
+    with changing(guests_beside(home / "token")) as guests:
+        guests["guest"] = Guest(digest_of(guest), allowance)
+    daemon = Daemon(host, Options(Gate(tokens), port=0, home=home, keep_bytes=ROOM, drain_seconds=0.1))
+    async with daemon.listening() as server:
+        house = House(daemon.url(server), guest, host, daemon)
+        async with house.greeted((home / "token").read_text().strip()) as (socket, _):
+            for name, data in {**TILES, **MASK_TILES}.items():
+                await socket.send(vocabulary.encode(Tile(name, len(data), data)))
+            assert await ask(socket, Have(1, tuple(TILES))) == Missing((), 1)
+        yield house
+
+
+async def answer_to(socket: ClientConnection, job: str) -> Record:
+    """How a submit was answered."""
+    async with asyncio.timeout(20):
+        while True:
+            message = vocabulary.decode(await socket.recv(decode=False))
+            if isinstance(message, (Accepted, Error)) and message.job == job:
+                return message
+
+
+async def heard_within(socket: ClientConnection, seconds: float) -> list[Record]:
+    """All that is said meanwhile."""
+    heard = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                heard.append(vocabulary.decode(await socket.recv(decode=False)))
+    return heard
+
+
+async def test_a_job_that_moves_to_another_connection_while_it_is_looked_at_is_one(tmp_path: Path, line: Line) -> None:
+    """It is accepted, run and charged once, and what held its pixels lets go of them once."""
+    async with listening(tmp_path) as house, house.greeted() as (older, welcome), house.greeted() as (newer, _):
+        line.expected = 1
+        submit = vocabulary.encode(Submit("a", PAINT))
+        await older.send(submit)
+        await line.is_full(1)
+        assert await ask(newer, Resume(welcome.session, 0)) == Resumed(welcome.session, ())
+        await newer.send(submit)
+        assert isinstance(await answer_to(newer, "a"), Accepted)
+        line.go.set()
+        assert [type(message) for message in await heard_within(newer, 0.5)] == [Started]
+        [session] = [session for session in house.daemon._book.sessions.values() if session.jobs]
+        assert house.daemon._book.usage.total() == session.jobs["a"].work
+        assert house.daemon._queue.place_of(session.jobs["a"]) == 1  # it runs, and nothing waits
+
+
+@pytest.mark.parametrize(
+    ("allowance", "code"),
+    [
+        (Allowance(jobs=1), "too_many_jobs"),
+        (Allowance(tile_bytes=2000), "too_many_jobs"),
+        (Allowance(work_per_day=1), "allowance_used"),
+    ],
+    ids=["jobs", "bytes", "work"],
+)
+async def test_what_is_submitted_at_the_same_moment_counts_together(
+    tmp_path: Path, line: Line, allowance: Allowance, code: str
+) -> None:
+    """A token has one allowance, over however many connections it is asked for."""
+    async with listening(tmp_path, allowance) as house, house.greeted() as (one, _), house.greeted() as (other, _):
+        line.expected = 2
+        await one.send(vocabulary.encode(Submit("a", PAINT)))
+        await other.send(vocabulary.encode(Submit("b", PAINT)))
+        await line.is_full(2)
+        line.go.set()
+        answers = [await answer_to(one, "a"), await answer_to(other, "b")]
+        refused = [answer.error.code for answer in answers if isinstance(answer, Error)]
+        assert refused == [code]
+
+
+async def test_pixels_that_go_while_they_are_looked_at_are_asked_for(tmp_path: Path, line: Line) -> None:
+    """The client hears of it, and sends them again."""
+    async with listening(tmp_path) as house, house.greeted() as (socket, _):
+        line.expected = 1
+        await socket.send(vocabulary.encode(Submit("a", PAINT)))
+        await line.is_full(1)
+        await flood(house.daemon._book, ROOM)
+        line.go.set()
+        answer = vocabulary.decode(await asyncio.wait_for(socket.recv(decode=False), 20))
+        assert isinstance(answer, Missing)
+        assert (answer.job, set(answer.tiles)) == ("a", {*TILES, *MASK_TILES})
