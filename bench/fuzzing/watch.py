@@ -11,7 +11,7 @@ from pathlib import Path
 from underpaint_backend.launch import Launched
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import SUBPROTOCOL, Have, Hello, Missing, vocabulary
-from underpaint_protocol.vocabulary import MANY_VALUES
+from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -71,7 +71,7 @@ def _ask(socket: ClientConnection, message: Record) -> None:
     """Send a message and wait for what answers it; news may come before."""
     socket.send(vocabulary.encode(message))
     while True:
-        answer = vocabulary.decode(_bytes(socket.recv(PATIENCE)), MANY_VALUES)
+        answer = vocabulary.decode(_bytes(socket.recv(PATIENCE)), FROM_SERVER)
         if isinstance(message, Hello) or (isinstance(answer, Missing) and isinstance(message, Have)):
             return
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import SUBPROTOCOL, vocabulary
-from underpaint_protocol.vocabulary import MANY_VALUES
+from underpaint_protocol.vocabulary import FROM_SERVER
 
 from .frames import BINARY, CLOSE, MASK, PING, PONG, Frames, frame
 
@@ -45,7 +45,7 @@ class Line:
             while self._came:
                 opcode, payload = self._came.popleft()
                 if opcode == BINARY:
-                    return vocabulary.decode(payload, MANY_VALUES)
+                    return vocabulary.decode(payload, FROM_SERVER)
                 self._control(opcode, payload)
             await self._read()
 

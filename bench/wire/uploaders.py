@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from underpaint_protocol.fields import DIGEST_SIZE
 from underpaint_protocol.messages import Have, Hello, Missing, Tile, Welcome, vocabulary
 from underpaint_protocol.tiles import TILE
-from underpaint_protocol.vocabulary import MANY_VALUES
+from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.utils import apply_mask
 
 from .frames import BINARY, MASK, Frames, frame
@@ -171,7 +171,7 @@ class Client(asyncio.BufferedProtocol):
         while True:
             for opcode, payload in self._taken():
                 if opcode == BINARY:
-                    return vocabulary.decode(payload, MANY_VALUES)
+                    return vocabulary.decode(payload, FROM_SERVER)
             await self._more()
 
     def _taken(self) -> Iterator[tuple[int, bytes]]:

@@ -59,7 +59,7 @@ from .opening import Agreed, Opening, Stage
 from .pulls import Pulls
 from .tiles import name_of
 from .uploads import Outgoing
-from .vocabulary import MANY_VALUES
+from .vocabulary import FROM_SERVER
 
 __all__ = ["ClientSession", "Event", "Picture", "preferred_encodings"]
 
@@ -190,7 +190,7 @@ class ClientSession:
         Raises `ProtocolError` if the server breaks the language; the connection is of no use then.
         """
         try:
-            message = vocabulary.decode(frame, MANY_VALUES)
+            message = vocabulary.decode(frame, FROM_SERVER)
         except UnknownMessage:  # of a later version
             return []
         self._hear_of_models(message)

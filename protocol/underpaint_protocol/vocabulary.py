@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Iterator, List, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, Type, TypeVar
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
@@ -16,14 +16,25 @@ M = TypeVar("M", bound=Record)
 MAX_DEPTH = 8
 """Maps and lists inside one another, at most; the deepest message of the language has 4."""
 
-MAX_VALUES = 1 << 10
-"""Values in all maps and lists of one message that a client says; the largest, a `submit`, has 213. A frame full of
-empty lists would keep the daemon from all others."""
 
-MANY_VALUES = 1 << 15
-"""The same for what a server says; a `welcome` with 1000 models has fewer."""
+class Bounds(NamedTuple):
+    """What one message may have: values in all its maps and lists together, items in one list, keys in one map.
 
-_LIMITS = {"max_str_len": 1 << 18, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
+    A frame full of empty lists would keep whoever reads it for seconds.
+    """
+
+    values: int
+    items: int
+    keys: int
+
+
+FROM_CLIENT = Bounds(1 << 10, 256, 64)
+"""The largest that a client has to say, a `submit`, has 213, 16 and 18. These are what keep a daemon from others."""
+
+FROM_SERVER = Bounds(1 << 15, 4096, 256)
+"""A `welcome` with 1000 models has fewer values, and a `resumed` with all jobs as many items."""
+
+_LIMITS = {"max_str_len": 1 << 18, "max_ext_len": 0}
 
 
 class Vocabulary:
@@ -63,13 +74,13 @@ class Vocabulary:
         packed: bytes = msgpack.packb(self.to_wire(message), use_bin_type=True)
         return packed
 
-    def decode(self, data: bytes, max_values: int = MAX_VALUES) -> Record:
-        """The message in `data`, which has `max_values` at most: `MANY_VALUES` for who hears a server.
+    def decode(self, data: bytes, bounds: Bounds = FROM_CLIENT) -> Record:
+        """The message in `data`. Whoever listens to a server takes the bounds `FROM_SERVER`.
 
         Raises `MalformedMessage` if the bytes are no message at all, `UnknownMessage` for a type outside this
         vocabulary, and `InvalidField` for a value that its field does not allow.
         """
-        wire = self._unpack(data, max_values)
+        wire = self._unpack(data, bounds)
         name = wire.pop("type", None)
         if not isinstance(name, str):
             raise MalformedMessage("the message has no type")
@@ -81,15 +92,17 @@ class Vocabulary:
         except InvalidField as error:
             raise InvalidField(error.field, error.problem, job=_job_of(wire)) from None
 
-    def _unpack(self, data: bytes, max_values: int) -> Dict[str, Any]:
+    def _unpack(self, data: bytes, bounds: Bounds) -> Dict[str, Any]:
         if len(data) > self.max_frame:
             raise MalformedMessage(f"the message has {len(data)} bytes; {self.max_frame} are allowed")
         try:
-            count = _Count(max_values)
+            count = _Count(bounds.values)
             wire = msgpack.unpackb(
                 data,
                 raw=False,
                 strict_map_key=True,
+                max_array_len=bounds.items,
+                max_map_len=bounds.keys,
                 max_bin_len=self.max_frame,
                 ext_hook=_no_extensions,
                 list_hook=count,

@@ -24,7 +24,7 @@ from underpaint_backend.server.access.tokens import Tokens, load_token
 from underpaint_backend.server.daemon import Daemon, Options
 from underpaint_backend.server.hosts.local import LocalHost, LocalOptions
 from underpaint_protocol.messages import SUBPROTOCOL, Hello, Welcome, vocabulary
-from underpaint_protocol.vocabulary import MANY_VALUES
+from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -117,7 +117,7 @@ async def is_welcome(connection: ClientConnection) -> bool:
     """Whether the daemon answers to a greeting."""
     await connection.send(vocabulary.encode(Hello("recipes")))
     answer = await asyncio.wait_for(connection.recv(decode=False), PATIENCE)
-    return isinstance(vocabulary.decode(answer, MANY_VALUES), Welcome)
+    return isinstance(vocabulary.decode(answer, FROM_SERVER), Welcome)
 
 
 async def test_tokens_for_others(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from underpaint_protocol.messages import (
     Tile,
     vocabulary,
 )
-from underpaint_protocol.vocabulary import MANY_VALUES, MAX_VALUES
+from underpaint_protocol.vocabulary import FROM_CLIENT, FROM_SERVER, Bounds
 
 GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
 
@@ -115,26 +115,40 @@ def test_nesting_that_msgpack_allows_is_bounded_too() -> None:
         vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": value}))
 
 
-def test_the_number_of_values_is_bounded() -> None:
+@pytest.mark.parametrize("bounds", [FROM_CLIENT, FROM_SERVER])
+def test_the_number_of_values_is_bounded(bounds: Bounds) -> None:
     """A frame full of empty lists is refused before it costs seconds."""
-    lists = [[[]] * 4096] * (MANY_VALUES // 4096)
-    for most in (MAX_VALUES, MANY_VALUES):
-        with pytest.raises(MalformedMessage, match=f"more than {most} values"):
-            vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": lists}), most)
+    lists = [[[]] * bounds.items] * (bounds.values // bounds.items)
+    with pytest.raises(MalformedMessage, match=f"more than {bounds.values} values"):
+        vocabulary.decode(msgpack.packb({"type": "hello", "client": "x", "extra": lists}), bounds)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("item", [None, [], {}])
 def test_what_is_in_maps_and_lists_is_counted_together(over: int, item: Any) -> None:
     """Each value counts once, wherever it lies and whatever it is; the last that is allowed is."""
-    around = 4 + 3 + 1  # of the message, of the first list with what is in it, and of the second
-    items = [item] * (MAX_VALUES - around + over)
-    data = msgpack.packb({"type": "hello", "client": "x", "extra": [[], {"a": 1}], "lists": [items]})
+    around = 4 + 3 + 1 + 4  # of the message, of one list with what is in it, of another, and of those in that
+    items = [item] * (FROM_CLIENT.values - around + over - 3 * FROM_CLIENT.items)
+    rows = [items, *[[item] * FROM_CLIENT.items] * 3]
+    data = msgpack.packb({"type": "hello", "client": "x", "extra": [[], {"a": 1}], "lists": [rows]})
     if over <= 0:
         assert vocabulary.decode(data) == Hello("x")
     else:
-        with pytest.raises(MalformedMessage, match=f"more than {MAX_VALUES} values"):
+        with pytest.raises(MalformedMessage, match=f"more than {FROM_CLIENT.values} values"):
             vocabulary.decode(data)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("bounds", [FROM_CLIENT, FROM_SERVER])
+def test_one_list_and_one_map_are_bounded(bounds: Bounds, over: int) -> None:
+    """The last item and the last key that are allowed are."""
+    for large in ([None] * (bounds.items + over), {str(key): None for key in range(bounds.keys + over)}):
+        data = msgpack.packb({"type": "hello", "client": "x", "extra": large})
+        if over:
+            with pytest.raises(MalformedMessage):
+                vocabulary.decode(data, bounds)
+        else:
+            assert vocabulary.decode(data, bounds) == Hello("x")
 
 
 def largest_submit() -> Submit:
@@ -174,23 +188,24 @@ def largest_submit() -> Submit:
     ],
     ids=lambda message: type(message).__name__.lower(),
 )
-def test_the_largest_that_a_client_may_say_has_a_fourth_of_the_values(message: Record) -> None:
+def test_the_largest_that_a_client_may_say_is_far_from_the_bounds(message: Record) -> None:
     """All that its fields allow fits into a frame, and leaves room for fields of later versions."""
     data = vocabulary.encode(message)
     assert len(data) < MAX_FRAME
-    assert vocabulary.decode(data, MAX_VALUES // 4) == message
+    fewer = Bounds(FROM_CLIENT.values // 4, FROM_CLIENT.items // 4, FROM_CLIENT.keys // 2)
+    assert vocabulary.decode(data, fewer) == message
 
 
 def test_a_thousand_models_have_more_values_than_a_client_may_send() -> None:
     """What a server says of them is understood by whoever says that it hears a server."""
     model = Model("m", "M", "f", ("inpaint",) * 4, ("ddim",) * 10, 1, 1, 1, 1.0, "ddim")
     models = Models((model,) * 1000)
-    assert vocabulary.decode(vocabulary.encode(models), MANY_VALUES) == models
+    assert vocabulary.decode(vocabulary.encode(models), FROM_SERVER) == models
     with pytest.raises(MalformedMessage):
         vocabulary.decode(vocabulary.encode(models))
 
 
-def nested(items: bytes, count: int) -> bytes:
+def nested(items: bytes, count: int = FROM_CLIENT.items - 1) -> bytes:
     """A frame of lists that each hold `count` items and one more list, until it is as large as a frame may be."""
     head = b"\x82\xa4type\xa4have\xa1x"
     level = b"\xdc" + (count + 1).to_bytes(2, "big") + items * count
@@ -198,13 +213,13 @@ def nested(items: bytes, count: int) -> bytes:
 
 
 WIDE = {
-    "maps in lists": msgpack.packb({"type": "have", "x": [[{}] * 100] * 300}),
-    "lists in lists": msgpack.packb({"type": "have", "x": [[[]] * 1000] * 30}),
-    "lists in maps": msgpack.packb({"type": "have", "x": [{str(number): [] for number in range(200)}] * 30}),
-    "nothing in lists": msgpack.packb({"type": "have", "x": [[None] * 4000] * 8}),
-    "deep lists of maps": nested(b"\x80", 1000),
+    "maps in lists": msgpack.packb({"type": "have", "x": [[{}] * 250] * 120}),
+    "lists in lists": msgpack.packb({"type": "have", "x": [[[]] * 250] * 120}),
+    "lists in maps": msgpack.packb({"type": "have", "x": [{str(number): [] for number in range(60)}] * 150}),
+    "nothing in lists": msgpack.packb({"type": "have", "x": [[None] * 250] * 130}),
+    "deep lists of maps": nested(b"\x80"),
     "deep lists of lists": nested(b"\x90", 4000),
-    "deep lists of words": nested(b"\xa1a", 1000),
+    "deep lists of words": nested(b"\xa1a"),
     "a submit of large pictures": vocabulary.encode(largest_submit()),
 }
 
