@@ -34,6 +34,7 @@ from ...models.offers import Offer, offers
 from ...models.store import Store, cache_folder
 from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, Unusable, frame, vocabulary
 from ..pulls import FetchFailed, Progress
+from .backlog import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ GRACE = 3.0
 
 CANCEL_PATIENCE = 30.0
 """Seconds that a worker gets to end a job that was cancelled; one that hangs is killed."""
+
+READ_AHEAD = 256 << 10
+"""Half the bytes that are read from a worker before they are asked for."""
 
 MAX_FAILED_STARTS = 3
 """Workers that may die before they were ready, one after another, before the host gives up."""
@@ -76,12 +80,7 @@ class _Run:
         self.process: Process | None = None
         self.submitted = False
         self.cancel_wanted = False
-        self.events: asyncio.Queue[Record] = asyncio.Queue()
-
-    async def end(self) -> None:
-        """Drop what is said of it up to its end."""
-        while not isinstance(await self.events.get(), TERMINAL):
-            pass
+        self.heard = Backlog()
 
 
 class LocalHost:
@@ -173,7 +172,7 @@ class LocalHost:
             assert process is not None
             async for tile in tiles:
                 await _send(process, tile)
-                if not run.events.empty():  # the worker is gone
+                if run.heard:  # the worker is gone
                     break
             else:
                 await _send(process, submit)
@@ -181,12 +180,13 @@ class LocalHost:
                 if run.cancel_wanted:
                     self.cancel(run.job)
             while not ended:
-                message = await run.events.get()
+                message = await run.heard.take()
                 ended = isinstance(message, TERMINAL)
                 yield message
         finally:
             if run.submitted and not ended:
                 await self._abandon(run)
+            run.heard.leave()
             self._run = None
 
     def cancel(self, job: str) -> None:
@@ -240,7 +240,7 @@ class LocalHost:
         """Start a worker and listen to it until it is gone; returns why it went."""
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, limit=MAX_FRAME
+                *self._command, stdin=PIPE, stdout=PIPE, limit=READ_AHEAD
             )
         except OSError as error:  # for lack of memory, say
             return f"it could not be started: {error.strerror or error}"
@@ -258,13 +258,14 @@ class LocalHost:
                 (length,) = HEADER.unpack(await stream.readexactly(HEADER.size))
                 if length > MAX_FRAME:
                     raise MalformedMessage(f"a message of {length} bytes was announced")
-                self._take(process, vocabulary.decode(await stream.readexactly(length)))
+                await self._take(process, vocabulary.decode(await stream.readexactly(length)), length)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except ProtocolError:
             log.exception("the worker sent something that is no message")
 
-    def _take(self, process: Process, message: Record) -> None:
+    async def _take(self, process: Process, message: Record, size: int) -> None:
+        """Hear a message of so many bytes. A worker whose pictures cannot be stored as fast has to wait."""
         if isinstance(message, Ready):
             self._worked = True
             self._change(Worker("ready", device=message.device))
@@ -273,21 +274,19 @@ class LocalHost:
         elif isinstance(message, Memory):
             if self._memory is not None and not self._memory.done():
                 self._memory.set_result(message)
-        elif (
-            self._run is not None
-            and self._run.process is process
-            and getattr(message, "job", None)
-            in (
-                None,
-                self._run.job,
-            )
-        ):
-            self._run.events.put_nowait(message)
+        elif self._is_of_the_run(process, message):
+            assert self._run is not None
+            await self._run.heard.put(message, size)
+
+    def _is_of_the_run(self, process: Process, message: Record) -> bool:
+        """Whether it belongs to the job of now; tiles bear no job's name."""
+        run = self._run
+        return run is not None and run.process is process and getattr(message, "job", None) in (None, run.job)
 
     def _end_what_waits(self, code: str, **places: object) -> None:
         """The worker is gone: the job that it had fails, and nobody waits for its memory."""
         if self._run is not None and self._run.process is not None:
-            self._run.events.put_nowait(Failed(self._run.job, describe(code, **places)))
+            self._run.heard.end(Failed(self._run.job, describe(code, **places)))
         if self._memory is not None and not self._memory.done():
             self._memory.set_result(None)
 
@@ -313,13 +312,17 @@ class LocalHost:
         try:
             async with asyncio.timeout(GRACE):
                 await _send(run.process, Cancel(run.job))
-                await run.end()
+                await run.heard.drop()
         except TimeoutError:
             _kill(run.process)
-            await run.end()  # or the next job would be given to a worker that is about to go
+            await run.heard.drop()  # or the next job would be given to a worker that is about to go
 
     def _kill_if_it_hangs(self, run: _Run) -> None:
-        if self._run is run and run.process is not None:
+        if self._run is not run or run.process is None:
+            return
+        if run.heard:  # it is the worker that waits for us
+            asyncio.get_running_loop().call_later(CANCEL_PATIENCE, self._kill_if_it_hangs, run)
+        else:
             log.error("the worker does not end the job %s; it is killed", run.job)
             _kill(run.process)
 
@@ -392,13 +395,22 @@ def _command(options: LocalOptions, roots: Sequence[Path]) -> list[str]:
 
 async def _stop(process: Process) -> None:
     """End a worker: its input is closed, and if that is not enough, it is killed."""
-    if process.stdin is not None:
-        process.stdin.close()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    rest = asyncio.create_task(_drop(process.stdout))  # asyncio sees its end only once all was read
     try:
         await asyncio.wait_for(process.wait(), GRACE)
     except TimeoutError:
         _kill(process)
         await process.wait()
+    finally:
+        rest.cancel()
+
+
+async def _drop(stream: asyncio.StreamReader) -> None:
+    while await stream.read(READ_AHEAD):
+        pass
 
 
 def _reason(returncode: int | None) -> str:
