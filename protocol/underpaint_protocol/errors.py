@@ -188,6 +188,11 @@ TABLE: Dict[str, Row] = {
         "Wait until one is finished. Whoever looks after the daemon can give it more room with --keep-gib.",
         retryable=True,
     ),
+    "too_many_uploads": Row(
+        "More pixels were sent than this token may send without a picture being begun.",
+        "Try again in {detail} s. Whoever looks after the daemon can allow a guest more with --upload-mib.",
+        retryable=True,
+    ),
     "duplicate_job": Row(
         "A job with this name exists already.",
         "Give each job a name of its own.",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from underpaint_protocol import __version__
@@ -53,6 +53,7 @@ from .pulls import Pulls
 from .queue import JobQueue
 from .sessions import Job, Session
 from .tiles import StoreFull
+from .uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class House:
     book: Book
     pulls: Pulls
     log_prompts: bool = False
+    uploads: Uploads = field(default_factory=Uploads)
 
 
 class Connection:
@@ -89,8 +91,6 @@ class Connection:
         self._session: Session | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._intake = Intake(house.book.pixels, self._refuse_tile)
-        self._unused = 0
-        """Bytes of tiles that came since the last job was accepted."""
 
     async def serve(self) -> None:
         """Talk to the client until it goes away. Its jobs go on without it."""
@@ -205,10 +205,11 @@ class Connection:
 
     @answer.register
     async def _store(self, tile: Tile) -> None:
-        self._unused += self._book.pixels.bytes_for(tile)
-        if self._unused > 2 * self._limits.max_tile_bytes:  # Some may have to be sent again.
-            return self._refuse(None, "storage_full")
-        return await self._intake.put(tile)
+        seconds = self._house.uploads.seconds_until_more(self.owner, tile.size, self._limits)
+        if seconds:
+            self._refuse(None, "too_many_uploads", detail=seconds)
+        else:
+            await self._intake.put(tile)
 
     def _refuse_tile(self, error: TileError | StoreFull) -> None:
         if isinstance(error, StoreFull):
@@ -319,7 +320,7 @@ class Connection:
             listener = self.session.outbox or self.outbox
             listener.put(Error(describe(error.code, detail=error.detail), submit.job))
             return
-        self._unused = 0
+        self._house.uploads.used_by_a_job(self.owner)
         if self._house.log_prompts:
             log.info("the job %s: %r", job.id, submit.request.prompt)
         await self._house.queue.add(job)

@@ -76,10 +76,6 @@ class Pixels:
         """What is here of these pictures. That may have changed by the time that this returns."""
         return await self._in_thread(self._look, tuple(images))
 
-    def bytes_for(self, tile: Tile) -> int:
-        """Bytes that a tile takes up on the disk; a small one takes more than it has."""
-        return self._store.bytes_for(tile.size)
-
     async def store(self, tile: Tile) -> None:
         """Keep a tile. Raises `TileError` if it is damaged, and `StoreFull`."""
         await self._in_thread(self._unpack, tile)

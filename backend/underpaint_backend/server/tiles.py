@@ -82,10 +82,6 @@ class TileStore:
             tile = self._get(name)
         return None if tile is None else tile.size
 
-    def bytes_for(self, size: int) -> int:
-        """Bytes of the slots that a tile of `size` bytes takes."""
-        return self._disk.needed(size) * self._disk.size
-
     def has_room_for(self, sizes: Iterable[int]) -> bool:
         """Whether tiles of these sizes, in bytes, can all be here beside the pinned ones. Memory only."""
         return self._pinned_slots + sum(map(self._disk.needed, sizes)) <= self._count

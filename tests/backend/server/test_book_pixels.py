@@ -110,7 +110,6 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
         other = replace(IMAGE, tiles=(bytes(16),))
         assert await book.pixels.look([IMAGE]) == Found([], fit=True, have_room=True)
         assert await book.pixels.look([replace(MASK, tiles=IMAGE.tiles)]) == Found([], fit=False, have_room=True)
-        assert book.pixels.bytes_for(Tile(bytes(16), SLOT + 1, bytes(SLOT + 1))) == 2 * SLOT
         assert await book.pixels.look([IMAGE, MASK]) == Found([*MASK_TILES], fit=True, have_room=True)
         assert await book.pixels.look([IMAGE, IMAGE]) == Found([], fit=True, have_room=True)
         assert await book.pixels.look([IMAGE, other]) == Found([*other.tiles], fit=True, have_room=False)

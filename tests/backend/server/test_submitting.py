@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_be
 from underpaint_backend.server.daemon import Daemon, Options
 from underpaint_backend.server.tiles import TileStore
 from underpaint_protocol.fields import Record
+from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
     Error,
@@ -33,6 +36,7 @@ from underpaint_protocol.messages import (
     Welcome,
     vocabulary,
 )
+from underpaint_protocol.tiles import name_of
 from websockets.asyncio.client import ClientConnection
 
 from tests.backend.server.books import MASK_TILES, REQUEST, TILES, flood
@@ -119,10 +123,15 @@ async def listening(home: Path, allowance: Allowance = AMPLE) -> AsyncIterator[H
     async with daemon.listening() as server:
         house = House(daemon.url(server), guest, host, daemon)
         async with house.greeted((home / "token").read_text().strip()) as (socket, _):
-            for name, data in {**TILES, **MASK_TILES}.items():
-                await socket.send(vocabulary.encode(Tile(name, len(data), data)))
+            await send(socket, {**TILES, **MASK_TILES})
             assert await ask(socket, Have(1, tuple(TILES))) == Missing((), 1)
         yield house
+
+
+async def send(socket: ClientConnection, tiles: Mapping[bytes, bytes]) -> None:
+    """Send tiles, raw."""
+    for name, data in tiles.items():
+        await socket.send(vocabulary.encode(Tile(name, len(data), data)))
 
 
 async def answer_to(socket: ClientConnection, job: str) -> Record:
@@ -196,3 +205,32 @@ async def test_pixels_that_go_while_they_are_looked_at_are_asked_for(tmp_path: P
         answer = vocabulary.decode(await asyncio.wait_for(socket.recv(decode=False), 20))
         assert isinstance(answer, Missing)
         assert (answer.job, set(answer.tiles)) == ("a", {*TILES, *MASK_TILES})
+
+
+async def test_a_job_within_the_bounds_of_its_token_can_be_sent(tmp_path: Path) -> None:
+    """Twelve tiles of 50 KB on average are 600 KB, however much room each takes on the disk."""
+    image, pixels = image_of(400, 300, 4, os.urandom(400 * 300 * 4), x=200, y=100)
+    mask, shape = image_of(400, 300, 1, os.urandom(400 * 300), x=200, y=100)
+    large = replace(PAINT, width=400, height=300, image=image, mask=mask)
+    async with listening(tmp_path, Allowance(tile_bytes=1 << 20)) as house, house.greeted() as (socket, _):
+        await send(socket, {**pixels, **shape})
+        await socket.send(vocabulary.encode(Submit("a", large)))
+        assert await answer_to(socket, "a") == Accepted("a", 0, seq=1)
+
+
+async def test_what_no_job_needs_is_bounded_over_all_connections(tmp_path: Path) -> None:
+    """The error says when more may come, and that others are not to blame; a job that is accepted makes room."""
+    noise = [os.urandom(1 << 18) for _ in range(8)]
+    async with listening(tmp_path, Allowance(tile_bytes=1 << 20)) as house, house.greeted() as (one, _):
+        await send(one, {name_of(data): data for data in noise})
+        assert await ask(one, Have(1, ())) == Missing((), 1)
+        async with house.greeted() as (other, _):
+            refused = await ask(other, Tile(name_of(b"more"), 4, b"more"))
+            assert isinstance(refused, Error)
+            assert (refused.error.code, refused.job) == ("too_many_uploads", None)
+            assert re.search(r"in [1-6]?\d s", refused.error.hint)
+            await other.send(vocabulary.encode(Submit("a", PAINT)))
+            assert isinstance(await answer_to(other, "a"), Accepted)
+            await send(other, {name_of(b"more"): b"more"})
+            other_answers = await heard_within(other, 0.3)
+            assert not [message for message in other_answers if isinstance(message, Error)]
