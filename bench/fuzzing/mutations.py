@@ -64,8 +64,10 @@ def nesting(random: Random) -> bytes:
 def wide(random: Random) -> bytes:
     """As many values as a frame of some 100 KiB holds."""
     value = random.choice((b"\x90", b"\x00", b"\xc0", b"\x80", b"\xa0", b"\xc4\x00"))
-    row = b"\xdc\x0f\xa0" + value * 4000
-    return b"\x82\xa4type\xa4have\xa1x\xdc\x00\x19" + row * 25
+    items = random.choice((250, 4000))
+    row = b"\xdc" + items.to_bytes(2, "big") + value * items
+    rows = 100_000 // items
+    return b"\x82\xa4type\xa4have\xa1x\xdc" + rows.to_bytes(2, "big") + row * rows
 
 
 def noise(random: Random) -> bytes:
