@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from .qt import QtWidgets
-from .settings import DEFAULT_SERVER, Settings
+from .settings import DEFAULT_SERVER, Settings, is_local, tidy
 
 ABOUT_TOKENS = (
     "On this machine the token is found by itself. For another machine, enter the one that you were given for it, "
@@ -20,9 +20,8 @@ def ask_for_server(settings: Settings, parent: QtWidgets.QWidget) -> Optional[Se
     address = QtWidgets.QLineEdit(settings.server)
     address.setPlaceholderText(DEFAULT_SERVER)
     address.setMinimumWidth(320)
-    token = QtWidgets.QLineEdit(settings.tokens.get(settings.server, ""))
-    token.setEchoMode(QtWidgets.QLineEdit.EchoMode.Password)
-    token.setPlaceholderText("found by itself")
+    token = _TokenEdit(settings)
+    address.textChanged.connect(token.turn_to)
     about = QtWidgets.QLabel(ABOUT_TOKENS)
     about.setWordWrap(True)
     choice = QtWidgets.QDialogButtonBox.StandardButton
@@ -41,6 +40,25 @@ def ask_for_server(settings: Settings, parent: QtWidgets.QWidget) -> Optional[Se
         return None
     kept = settings.without_pin(settings.server) if forget.isChecked() else settings
     return kept.with_server(address.text(), token.text())
+
+
+class _TokenEdit(QtWidgets.QLineEdit):
+    """The token of one server; never that of another one, to whose owner it would be given away."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._tokens = settings.tokens
+        self._server: Optional[str] = None
+        self.setEchoMode(QtWidgets.QLineEdit.EchoMode.Password)
+        self.turn_to(settings.server)
+
+    def turn_to(self, address: str) -> None:
+        """Show the token that was entered for `address`, or nothing; what is there stays if it is the same server."""
+        server = tidy(address)
+        if server != self._server:
+            self._server = server
+            self.setText(self._tokens.get(server, ""))
+            self.setPlaceholderText("found by itself" if is_local(server) else "needed for another machine")
 
 
 def _forgetting() -> QtWidgets.QCheckBox:

@@ -36,7 +36,7 @@ class Settings:
 
     def with_server(self, server: str, token: str) -> Settings:
         """These settings for another server; an empty `token` forgets the one that was entered for it."""
-        server = server.strip().rstrip("/") or DEFAULT_SERVER
+        server = tidy(server)
         tokens = {name: value for name, value in self.tokens.items() if name != server}
         if token.strip():
             tokens[server] = token.strip()
@@ -53,6 +53,11 @@ class Settings:
     def without_pin(self, server: str) -> Settings:
         """These settings, so that the artist is asked about `server` again."""
         return replace(self, pins={name: value for name, value in self.pins.items() if name != server})
+
+
+def tidy(address: str) -> str:
+    """The server that an artist means who types `address`; this machine's if there is nothing in it."""
+    return address.strip().rstrip("/") or DEFAULT_SERVER
 
 
 def is_local(server: str) -> bool:
