@@ -186,6 +186,29 @@ async def test_with_a_certificate_of_its_own(tmp_path: Path) -> None:
             assert await is_welcome(connection)
 
 
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """What the page types at a box with a certificate of its own, with the fingerprint as the box's log has it."""
+    make_certificate(tmp_path)
+    variable, command = lines_of(*recipe("From the command line", "sh"))
+    words = ["serve", "--listen", "127.0.0.1:0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
+    files = {name: str(tmp_path / name) for name in ("cert.pem", "key.pem")}
+    with served(tmp_path / "home", ["underpaint", *words], **files) as daemon:
+        (line,) = [line for line in daemon.log.read_text().splitlines() if "fingerprint" in line]
+        ours = {"--url": daemon.url, "--trust": line.partition(" is ")[2], "--output": str(tmp_path / "heart.png")}
+        for option, value in ours.items():
+            command[command.index(option) + 1] = value
+        name = variable[1].partition("=")[0]
+        run = subprocess.run(
+            [sys.executable, "-m", "underpaint_backend", *command[1:], "--steps", "1", "--size", "64x64"],
+            env={**os.environ, "UNDERPAINT_HOME": str(tmp_path / "tablet"), name: daemon.token},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "heart.png").exists()
+
+
 async def test_behind_caddy(tmp_path: Path) -> None:
     """With a certificate of one's own; the daemon is asked under the name that the artist entered."""
     caddy, tls, port = program("caddy"), make_certificate(tmp_path), free_port()

@@ -11,6 +11,7 @@ import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from underpaint_protocol import __version__
 from underpaint_protocol.locations import data_folder
@@ -63,6 +64,16 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses what it does not know by itself, with its own usage, and leaves that to no parser above."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def _in_words(error: OSError) -> str:
     where = error.filename or data_folder()  # whoever writes without room does not say where
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -71,7 +82,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="underpaint",
         description="AI painting for Krita, as painters work.",
         epilog=EXAMPLES,

@@ -19,12 +19,13 @@ from underpaint_protocol.client import Event, Picture
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.fields import MODEL_ID
 from underpaint_protocol.geometry import Box
-from underpaint_protocol.messages import Adapter, Done, Progress, Request
+from underpaint_protocol.messages import MAX_SIDE, Adapter, Done, Progress, Request
 
 from ..client import Refused, connect
 from ..models.schedulers import is_hybrid
+from ..models.suitability import SMALLEST_SIDE
 from ..pictures import BadPicture, Order, changing, inpainting, lay_over, open_picture, referring
-from . import CommandError, Interrupted, reach
+from . import CommandError, Interrupted, numbers, reach
 
 MOST = 1000
 """Pictures that one command makes."""
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
     parser.add_argument(
         "--count",
-        type=int,
+        type=numbers.whole,
         default=1,
         metavar="N",
         help="how many pictures, each with a seed of its own, as FILE-1.png and so on; what is there stays",
@@ -72,11 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help=f"of a picture without --image (default: {SIZE})")
     parser.add_argument("--model", default="primer-inpaint")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT")
-    parser.add_argument("--strength", type=float, help="0.01 to 1 (default); less keeps more of --image")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--strength", type=numbers.number, help="0.01 to 1 (default); less keeps more of --image")
+    parser.add_argument("--steps", type=numbers.whole)
+    parser.add_argument("--guidance", type=numbers.number)
     parser.add_argument("--scheduler", help="such as ddim, or ddim:30+ddpm:20, which changes over")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a random one)")
+    parser.add_argument(
+        "--seed", type=numbers.whole, help="the same seed gives the same picture (default: a random one)"
+    )
     reach.add_arguments(parser)
 
 
@@ -181,15 +184,19 @@ def _lora(words: str) -> Adapter:
     name, _, weight = words.rpartition(":")
     try:
         return Adapter(name, float(weight)) if name else Adapter(words)
-    except (ValueError, InvalidField) as error:
-        raise CommandError(f"it must be like ink or ink:0.8 with a weight from -4 to 4 ({error})") from None
+    except (ValueError, InvalidField):
+        raise CommandError(f"--lora must be like ink or ink:0.8, with a weight from -4 to 4; it was {words}") from None
 
 
 def _size(words: str) -> tuple[int, int]:
     sides = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", words)
     if sides is None:
         raise CommandError(f"--size must be like 512x512; it was {words}")
-    return int(sides[1]), int(sides[2])
+    width, height = int(sides[1]), int(sides[2])
+    if not all(SMALLEST_SIDE <= side <= MAX_SIDE for side in (width, height)):
+        bounds = f"{SMALLEST_SIDE}x{SMALLEST_SIDE} to {MAX_SIDE}x{MAX_SIDE}"
+        raise CommandError(f"--size must be from {bounds}; it was {words}")
+    return width, height
 
 
 async def _paint(daemon: reach.Reach, order: Order, count: int, keep: Callable[[Picture], None]) -> None:

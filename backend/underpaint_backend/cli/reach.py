@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -35,7 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options about the daemon."""
     parser.add_argument("--url", default=own_address(), help="the daemon (default: %(default)s)")
     parser.add_argument("--token", help=f"for a daemon of somebody else's; better in the variable {VARIABLE}")
-    parser.add_argument("--trust", metavar="FINGERPRINT", help="of the daemon's own certificate, as its log shows it")
+    parser.add_argument(
+        "--trust",
+        type=_fingerprint,
+        metavar="FINGERPRINT",
+        help="of the daemon's own certificate, as its log shows it, in quotes",
+    )
+
+
+def _fingerprint(words: str) -> str:
+    """64 small hexadecimal digits, however they are grouped. Raises `ArgumentTypeError`."""
+    digits = re.sub(r"[\s:]", "", words).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise argparse.ArgumentTypeError(
+            "must be the 64 digits and letters from the daemon's log, in quotes if there are spaces between them; "
+            f"it was {words}"
+        )
+    return digits
 
 
 def reach(arguments: argparse.Namespace) -> Reach:
@@ -61,19 +78,22 @@ def _token(arguments: argparse.Namespace) -> str:
     given = arguments.token or os.environ.get(VARIABLE)
     if given:
         return str(given).strip()
-    if arguments.url != own_address() and _host(arguments.url) not in ("127.0.0.1", "localhost", "::1"):
-        raise CommandError(f"{arguments.url} wants a token of its own: give it with --token, or in {VARIABLE}")
+    is_own = arguments.url == own_address()
+    wanting = CommandError(f"{arguments.url} wants a token of its own: give it with --token, or in {VARIABLE}")
+    if not is_own and _host(arguments.url) not in ("127.0.0.1", "localhost", "::1"):
+        raise wanting
     try:
         return token_file().read_text(encoding="ascii").strip()
     except FileNotFoundError:
+        if not is_own:
+            raise wanting from None
         raise CommandError("the daemon never ran for this user. Start it with “underpaint serve”") from None
     except (OSError, ValueError) as error:
         raise CommandError(f"{token_file()} cannot be read: {error}") from None
 
 
-def _trusting(url: str, fingerprint: str) -> ssl.SSLContext:
+def _trusting(url: str, wanted: str) -> ssl.SSLContext:
     """Trust the certificate with this SHA-256 fingerprint and no other. The token goes to nobody who lacks its key."""
-    wanted = "".join(character for character in fingerprint.lower() if character in "0123456789abcdef")
     try:
         address = (_host(url), urlsplit(url).port or 443)
         shown = ssl.get_server_certificate(address, timeout=PATIENCE)

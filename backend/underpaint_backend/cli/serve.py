@@ -24,7 +24,7 @@ from ..server.daemon import Daemon, Options, serve_until_signal
 from ..server.hosts.local import LocalHost, LocalOptions
 from ..server.journal.claim import claim
 from ..worker.interface import OFFLOADS, PACKED, PRECISIONS
-from . import CommandError, place
+from . import CommandError, numbers, place
 
 log = logging.getLogger(__name__)
 
@@ -41,50 +41,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine")
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page's origin")
     parser.add_argument("--device", default="auto", help="cpu, cuda:0, mps, ... (default: the best there is)")
-    parser.add_argument("--threads", type=int, help="threads for computing on the CPU")
+    parser.add_argument("--threads", type=numbers.above_zero, help="threads for computing on the CPU")
     parser.add_argument(
         "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
     )
     memory = parser.add_argument_group("memory (default: what suits the memory that is there)")
-    memory.add_argument("--memory-gib", type=_fraction, metavar="N", help="for models on the device, at most")
+    memory.add_argument("--memory-gib", type=numbers.amount, metavar="N", help="for models on the device, at most")
     memory.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the models' numbers")
     memory.add_argument(
         "--offload", choices=OFFLOADS, default="auto", help="group fetches each layer as it is needed: slow, but small"
     )
     keeping = parser.add_argument_group("what is kept")
-    keeping.add_argument("--keep-hours", type=_positive, default=24, metavar="N", help="for pictures nobody came for")
-    keeping.add_argument("--keep-gib", type=_fraction, default=4.0, metavar="N", help="on the disk, for pixels")
     keeping.add_argument(
-        "--journal-mib", type=_positive, default=1024, metavar="N", help="on the disk, for the journal"
+        "--keep-hours", type=numbers.above_zero, default=24, metavar="N", help="for pictures nobody came for"
+    )
+    keeping.add_argument("--keep-gib", type=numbers.amount, default=4.0, metavar="N", help="on the disk, for pixels")
+    keeping.add_argument(
+        "--journal-mib", type=numbers.above_zero, default=1024, metavar="N", help="on the disk, for the journal"
     )
     keeping.add_argument(
-        "--drain-seconds", type=_seconds, default=10.0, metavar="N", help="for jobs to end when stopped"
+        "--drain-seconds", type=numbers.seconds, default=10.0, metavar="N", help="for jobs to end when stopped"
     )
     keeping.add_argument("--log-prompts", action="store_true", help="write what is painted into the log")
     parser.add_argument(
-        "--stall-seconds", type=_positive, default=30, help="until a client that does not read is cut off"
+        "--stall-seconds", type=numbers.above_zero, default=30, help="until a client that does not read is cut off"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
-
-
-def _positive(word: str) -> int:
-    if not word.isdigit() or not int(word):
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0; it was {word}")
-    return int(word)
-
-
-def _seconds(word: str) -> float:
-    seconds = float(word)
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 3600; it was {word}")
-    return seconds
-
-
-def _fraction(word: str) -> float:
-    value = float(word)  # argparse has a sentence for a ValueError
-    if not 0 < value < 1 << 20:
-        raise argparse.ArgumentTypeError(f"must be a number above 0; it was {word}")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -44,14 +44,19 @@ def underpaint(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--mask", "x.png"], "--mask needs the picture that it is for"),
         (["--edit"], "--edit needs the picture that it is for"),
         (["--reference", "missing.png"], "there is no file missing.png"),
-        (["--lora", "ink:9"], "weight from -4 to 4"),
+        (["--lora", "ink:9"], "--lora must be like ink or ink:0.8, with a weight from -4 to 4; it was ink:9"),
+        (["--lora", "ink:heavy"], "with a weight from -4 to 4; it was ink:heavy"),
         (["--count", "0"], "--count must be from 1 to 1000; it was 0"),
         (["--size", "big"], "--size must be like 512x512"),
         (["--size", "²x64"], "--size must be like 512x512"),
         (["--url", "wss://box.example"], "wants a token of its own"),
+        (["--url", "wss://localhost:8748"], "wants a token of its own: give it with --token, or in UNDERPAINT_TOKEN"),
         (["--size", "64x64", "--image", "missing.png"], "--size is for a picture without --image"),
         (["--size", "", "--image", "missing.png"], "--size is for a picture without --image"),
         (["--size", ""], "--size must be like 512x512"),
+        (["--size", "20000x20000"], "--size must be from 16x16 to 16384x16384; it was 20000x20000"),
+        (["--size", "0x0"], "--size must be from 16x16 to 16384x16384; it was 0x0"),
+        (["--size", "512x7"], "--size must be from 16x16 to 16384x16384; it was 512x7"),
         (["--strength", "0.5"], "--strength needs the picture that it is for"),
         (["--image", "missing.png", "--strength", "7"], "strength must be from 0.01 to 1; it was 7"),
         (["--steps", "10000"], "steps must be from 1 to 1000"),
@@ -68,6 +73,39 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str
     assert run.returncode == 2
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["serve", "--memory-gib", "lots"], "--memory-gib: must be a number above 0; it was lots"),
+        (["serve", "--drain-seconds", "a few"], "--drain-seconds: must be from 0 to 3600; it was a few"),
+        (["serve", "--keep-hours", "²"], "--keep-hours: must be a whole number above 0; it was ²"),
+        (["serve", "--threads", "0"], "--threads: must be a whole number above 0; it was 0"),
+        (["serve", "--threads", "all"], "--threads: must be a whole number above 0; it was all"),
+        (["generate", "x", "--output", "x.png", "--seed", "abc"], "--seed: must be a whole number; it was abc"),
+        (["generate", "x", "--output", "x.png", "--count", "1.5"], "--count: must be a whole number; it was 1.5"),
+        (["generate", "x", "--output", "x.png", "--guidance", "much"], "--guidance: must be a number; it was much"),
+        (["generate", "x", "--output", "x.png", "--trust", "zzz"], "--trust: must be the 64 digits"),
+        (["generate", "x", "--output", "x.png", "--trust", "96C8", "E94A"], "in quotes if there are spaces"),
+    ],
+)
+def test_a_wrong_value_is_said_in_words(tmp_path: Path, words: list[str], sentence: str) -> None:
+    """With the option that it was given to and what it should be, and no name from inside the program."""
+    run = underpaint(tmp_path, *words)
+    assert run.returncode == 2
+    assert sentence in run.stderr.splitlines()[-1]
+    assert "invalid" not in run.stderr
+
+
+@pytest.mark.parametrize("words", [["generate", "x", "--output", "x.png"], ["models"], ["models", "pull", "sd15"]])
+def test_an_unknown_option_gets_the_usage_of_its_command(tmp_path: Path, words: list[str]) -> None:
+    """Not that of `underpaint`, in which no option of a command can be looked up."""
+    run = underpaint(tmp_path, *words, "--width=7")
+    command = " ".join(word for word in words[:2] if len(word) > 1)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"usage: underpaint {command} ")
+    assert "unrecognized arguments: --width" in run.stderr
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -163,6 +201,8 @@ def test_a_guest_paints_on_a_box_with_a_certificate_of_its_own(tmp_path: Path) -
             tmp_path / "guest", "generate", "a cat", "--steps", "1", *guest, "--trust", line.partition(" is ")[2]
         )
         assert painted.returncode == 0, painted.stderr
+        tokenless = underpaint(tmp_path / "guest", "generate", "a cat", "--url", daemon.url, "--output", guest[5])
+        assert (tokenless.returncode, "wants a token of its own" in tokenless.stderr) == (2, True)
         refused = underpaint(tmp_path / "guest", "generate", "a cat", *guest, "--trust", "0" * 64)
     assert refused.returncode == 2
     assert "another certificate" in refused.stderr
