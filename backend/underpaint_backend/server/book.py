@@ -269,11 +269,11 @@ class Book:
                 self._open_session(session)
                 await self._journal.accept(row_of_job, _row(session, entry), session.owner)
         except Contradiction as error:
-            session.take_back(job, entry)
+            session.take_back(job)
             log.error("the job %s contradicts the journal: %s", job.id, error)
             raise JournalError("journal_unavailable", "it contradicts itself") from error
         except BaseException:
-            session.take_back(job, entry)
+            session.take_back(job)
             raise
         session.now_reserved(reserved)
         session.now_safe(entry)

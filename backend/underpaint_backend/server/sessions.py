@@ -5,14 +5,16 @@ Nothing here waits, reads a clock or touches a file or socket; whoever has those
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from underpaint_protocol.fields import Record
 from underpaint_protocol.jobs import JobState
-from underpaint_protocol.messages import STATE, TERMINAL, Progress, Result, Started, Submit
+from underpaint_protocol.messages import STATE, TERMINAL, Result, Submit
+
+from .history import Entry as Entry
+from .history import History
 
 if TYPE_CHECKING:
     from .outbox import Outbox
@@ -23,7 +25,10 @@ SPARE = 512
 """Sequence numbers that are reserved in the journal before they are needed."""
 
 MAX_LOG = 20_000
-"""State messages that one session keeps; beyond it, the progress of jobs that have ended is dropped."""
+"""State messages that one session keeps; beyond it, the progress of jobs that have ended is dropped.
+
+What is left is bounded by the jobs of a session: each has one end and a result for each of its pictures.
+"""
 
 
 @dataclass(eq=False, repr=False)
@@ -68,16 +73,6 @@ class Job:
         return frozenset(name for result in self.results for name in result.image.tiles)
 
 
-@dataclass(eq=False)
-class Entry:
-    """A numbered message. It may be sent once it is `safe`, which is to say written down where that is needed."""
-
-    seq: int
-    job: str
-    message: Record
-    safe: bool = True
-
-
 class Session:
     """One client's conversation, which outlives its connections."""
 
@@ -96,7 +91,7 @@ class Session:
         """Numbers below this were asked for."""
         self._durable = reserved
         self._next = reserved
-        self._log: list[Entry] = []
+        self._log = History()
 
     def __repr__(self) -> str:
         return f"<session {self.id[:6]}… of {self.owner}>"  # the whole id would let whoever reads the log resume it
@@ -109,7 +104,7 @@ class Session:
     @property
     def is_held_up(self) -> bool:
         """Whether something cannot be told because its number was not reserved."""
-        return bool(self._log) and self._log[-1].seq >= self._durable
+        return self._log.newest >= self._durable
 
     def now_reserved(self, below: int) -> None:
         """Numbers `below` this are written down, and may be told; a later daemon begins above them."""
@@ -123,9 +118,10 @@ class Session:
 
     def restore(self, entries: Sequence[Entry]) -> None:
         """Take back what the journal kept, in order."""
-        self._log = list(entries)
-        if self._log:
-            self._next = max(self._next, self._log[-1].seq + 1)
+        for entry in entries:
+            self._log.append(entry)
+        if entries:
+            self._next = max(self._next, self._log.newest + 1)
             self.now_reserved(self._next)
 
     def tell(self, job: Job, message: Record, *, safe: bool = True) -> Entry:
@@ -140,7 +136,7 @@ class Session:
         self._log.append(entry)
         if isinstance(message, TERMINAL) and self.outbox is not None:
             self.outbox.drop_slots(job.id)
-        self._bound()
+        self._log.trim(MAX_LOG)
         self._wake()
         return entry
 
@@ -156,35 +152,22 @@ class Session:
 
     def after(self, seq: int) -> Entry | None:
         """The next entry with a number above `seq`; None if there is none, or it is not safe yet."""
-        at = bisect_right(self._log, seq, key=lambda entry: entry.seq)
-        if at == len(self._log):
-            return None
-        entry = self._log[at]
-        return entry if entry.safe and entry.seq < self._durable else None
+        entry = self._log.after(seq)
+        return entry if entry is not None and entry.safe and entry.seq < self._durable else None
 
     def forget(self, job: Job) -> None:
         """Nobody needs to hear of this job any more."""
         self.jobs.pop(job.id, None)
-        self._log = [entry for entry in self._log if entry.job != job.id]
+        self._log.forget(job.id)
 
-    def take_back(self, job: Job, entry: Entry) -> None:
+    def take_back(self, job: Job) -> None:
         """The job was not accepted after all."""
-        self.jobs.pop(job.id, None)
-        self._log.remove(entry)
+        self.forget(job)
         self._wake()
 
     def unended(self) -> Iterator[Job]:
         """Its jobs that wait or run."""
         return (job for job in self.jobs.values() if not job.state.ended)
-
-    def _bound(self) -> None:
-        if len(self._log) > MAX_LOG:
-            ended = {job.id for job in self.jobs.values() if job.state.ended}
-            self._log = [
-                entry
-                for entry in self._log
-                if not (entry.job in ended and isinstance(entry.message, (Progress, Started)))
-            ]
 
     def _wake(self) -> None:
         if self.outbox is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -97,8 +99,8 @@ def test_a_job_knows_its_tiles(session: Session) -> None:
 def test_what_was_not_accepted_leaves_no_trace(session: Session) -> None:
     """A job that could not be written down is none, and nothing is told of it."""
     job = session.jobs["a"] = Job(session, Submit("a", REQUEST))
-    entry = session.tell(job, Accepted("a", 0), safe=False)
-    session.take_back(job, entry)
+    session.tell(job, Accepted("a", 0), safe=False)
+    session.take_back(job)
     assert (session.jobs, session.after(0)) == ({}, None)
 
 
@@ -140,6 +142,59 @@ def test_a_long_log_loses_the_progress_of_ended_jobs_alone(session: Session, mon
     session.tell(first, Done("a", 1.0))
     left = [type(entry.message).__name__ + entry.job for entry in log_of(session)]
     assert left == ["Accepteda", "Acceptedb", *["Progressb"] * 4, "Donea"]
+
+
+def test_of_jobs_that_ended_the_first_lose_their_progress_first(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more is dropped than has to be; a job that has nothing left to drop is passed over."""
+    monkeypatch.setattr(sessions, "MAX_LOG", 12)
+    for name in "abc":
+        job = begun(session, name)
+        for step in range(3):
+            session.tell(job, Progress(name, "denoising", step / 4))
+        session.tell(job, Done(name, 1.0))
+    left = [type(entry.message).__name__ + entry.job for entry in log_of(session)]
+    whole = [[f"Accepted{name}", *[f"Progress{name}"] * 3, f"Done{name}"] for name in "bc"]
+    assert left == ["Accepteda", "Donea", *whole[0], *whole[1]]
+
+
+def test_what_is_acknowledged_is_not_told_again(session: Session) -> None:
+    """Of jobs whose messages lie between one another, each is forgotten alone, and with all that is its own."""
+    jobs = [begun(session, name) for name in "abc"]
+    for fraction in (0.0, 0.5):
+        for job in jobs:
+            session.tell(job, Progress(job.id, "denoising", fraction))
+    session.tell(jobs[1], Done("b", 1.0))
+    session.forget(jobs[1])
+    assert [entry.seq for entry in log_of(session)] == [1, 3, 4, 6, 7, 9]
+    session.forget(jobs[1])
+    session.tell(jobs[2], Done("c", 1.0))
+    session.forget(jobs[2])
+    assert [entry.seq for entry in log_of(session)] == [1, 4, 7]
+
+
+def test_what_nobody_acknowledges_makes_nothing_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telling of a job, following it and forgetting it costs the same beside ten times as many that wait."""
+    monkeypatch.setattr(sessions, "MAX_LOG", 100)
+
+    def seconds(waiting: int) -> float:
+        session = numbered(Session("0" * 32, "anna", "test"))
+        for number in range(waiting):
+            session.tell(begun(session, f"old{number}"), Done(f"old{number}", 1.0))
+        times = []
+        for _ in range(9):
+            begin = time.thread_time()
+            job = begun(session, "new")
+            for step in range(20):
+                session.after(session.tell(job, Progress("new", "denoising", step / 20)).seq - 1)
+            session.tell(job, Done("new", 1.0))
+            session.forget(job)
+            session.forget(session.jobs[f"old{len(times)}"])
+            times.append(time.thread_time() - begin)
+        return min(times)
+
+    assert seconds(3000) < 5 * seconds(300)
 
 
 def log_of(session: Session) -> list[Entry]:
@@ -237,3 +292,12 @@ def test_a_session_without_a_log_is_restored_as_it_was(session: Session) -> None
     session.restore([])
     assert session.after(0) is None
     assert session.tell(begun(session), Started("a", 1)).seq == 2
+
+
+def test_a_restored_session_tells_what_it_had(session: Session) -> None:
+    """In order and under the same numbers, which go on above them."""
+    entries = [Entry(3, "a", Accepted("a", 0, seq=3)), Entry(7, "a", Done("a", 1.0, seq=7))]
+    restored = Session("0" * 32, "anna", "test")
+    restored.restore(entries)
+    assert log_of(restored) == entries
+    assert numbered(restored).tell(begun(restored, "b"), Started("b", 1)).seq == 9
