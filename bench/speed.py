@@ -282,6 +282,9 @@ class InMemory(Source):
     def identity(self, name: str) -> Hashable:
         return id(self._networks[name])
 
+    def state(self) -> Hashable:
+        return tuple(self._networks)
+
 
 def _model(family_name: str, cls: Any, source: InMemory, prompt: Embedding) -> LoadedModel:
     """A model as a library has it, but that every prompt is this one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -55,6 +55,15 @@ class LoadedModel:
     references: TensorCache[Embedding] = field(default_factory=lambda: TensorCache(PICTURE_BYTES))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A model, and what it was read from: the state of its files is that before they were."""
+
+    entry: Entry
+    state: Hashable
+    model: LoadedModel
+
+
 class Library:
     """Loaded models on one device, as many as there is memory for."""
 
@@ -62,7 +71,7 @@ class Library:
         memory = memory or Memory()
         self.device = memory.device(device)
         self.residency = Residency(self.device, memory)
-        self._models: OrderedDict[str, tuple[Entry, LoadedModel]] = OrderedDict()
+        self._models: OrderedDict[str, _Known] = OrderedDict()
         self._prompts: TensorCache[Embedding] = TensorCache(PROMPT_BYTES)
         self._pictures: TensorCache[Tensor] = TensorCache(PICTURE_BYTES)
         self._references: TensorCache[Embedding] = TensorCache(PICTURE_BYTES)
@@ -71,26 +80,29 @@ class Library:
         """Whether all networks of a model are in memory."""
         if model not in self._models:
             return False
-        return all(key in self.residency for key in self._models[model][1].family.parts.identities())
+        return all(key in self.residency for key in self._models[model].model.family.parts.identities())
 
     def load(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
-        """The model of `entry`, loaded unless it is already. `on_part` hears what fraction is loaded, now and then.
+        """The model of `entry`, loaded unless it is already, from the same files as they are now.
 
-        Where not all of its networks have room at once, they are loaded when they are needed.
+        `on_part` hears what fraction is loaded, now and then. Where not all of its networks have room at once, they are
+        loaded when they are needed.
 
         Raises `Cancelled` soon after the event is set, `ModelBroken`, `CannotQuantise` and `OutOfMemory`.
         """
-        known = self._models.get(entry.model.id)
+        source = _source_of(entry)
+        state, known = source.state(), self._models.get(entry.model.id)
         try:
             with cancellable_loading(cancelled):
-                if known is not None and known[0] == entry:
-                    model = known[1]
+                if known is not None and (known.entry, known.state) == (entry, state):
+                    model = known.model
                     model.family.parts.load(on_part)
                 else:
-                    model = self._read(entry, on_part, cancelled)
+                    self._forget(entry.model.id)
+                    model = self._read(entry, source, on_part, cancelled)
         except BadFiles as error:
             raise ModelBroken(entry.model.name, str(error)) from error
-        self._models[entry.model.id] = entry, model
+        self._models[entry.model.id] = _Known(entry, state, model)
         self._models.move_to_end(entry.model.id)
         if len(self._models) > MODELS:
             self._models.popitem(last=False)
@@ -101,10 +113,17 @@ class Library:
         self._models.clear()
         self.residency.clear()
 
-    def _read(self, entry: Entry, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
+    def _forget(self, model: str) -> None:
+        """Forget a model whose files or description are others now; what is the same of its networks stays."""
+        known = self._models.pop(model, None)
+        if known is not None:
+            log.info("%s has changed and is read again", model)
+            known.model.family.parts.forget_changed()
+
+    def _read(self, entry: Entry, source: Source, on_part: Callable[[float], None], cancelled: Event) -> LoadedModel:
         refuse_unusable(self.residency.memory.precision, self.device)
         with self.residency.shared():
-            family = family_class(entry.model.family).load(_source_of(entry), self.device, on_part)
+            family = family_class(entry.model.family).load(source, self.device, on_part)
         ladder = Ladder(family.parts)
         scale, multiple, takes_mask = ladder.attempt(
             Effort("loading"), lambda: (family.latent_scale, family.size_multiple, family.takes_mask)

@@ -125,6 +125,16 @@ class Parts:
         spec = self._specs[name]
         return Key(self._identities[name], spec.cls, self.device.dtype_for(spec.precision), self._storage_of(name))
 
+    def forget_changed(self) -> None:
+        """Drop those networks from memory whose files are others now than when they were read."""
+        self.residency.forget([self.key(name) for name in self._identities if self._has_changed(name)])
+
+    def _has_changed(self, name: str) -> bool:
+        try:
+            return self.source.identity(name) != self._identities[name]
+        except OSError:  # it is gone
+            return True
+
     def identities(self) -> tuple[Key, ...]:
         """What tells the networks of this model from all others."""
         return tuple(self.key(name) for name in self.names)

@@ -27,7 +27,7 @@ from ..models.recognise import PACKS, Recognised, parts_in, recognise
 from .exceptions import BadFiles
 from .quantisation import empty, filled
 from .quantised_files import from_gguf, read_gguf_tensors, restored
-from .sources import FolderSource, Source, refuse_gaps
+from .sources import FolderSource, Source, refuse_gaps, stamp
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "preprocessor_config.json", "processor_config.json")
 DENOISERS = ("unet", "transformer")
@@ -150,8 +150,11 @@ class SingleFileSource(Source):
     def identity(self, name: str) -> Hashable:
         if name not in self._parts:
             return self._beside.identity(name)
-        status = self.checkpoint.stat()
-        return str(self.checkpoint.resolve()), status.st_size, status.st_mtime_ns, name
+        return stamp(self.checkpoint), name
+
+    def state(self) -> Hashable:
+        own = stamp(self.checkpoint) if self.checkpoint.is_file() else None
+        return own, self._beside.state()
 
     def _place(self, name: str) -> Path:
         wanted = "model_index.json" if name == "model_index" else name

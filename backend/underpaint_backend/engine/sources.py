@@ -72,6 +72,10 @@ class Source(ABC):
     def identity(self, name: str) -> Hashable:
         """What tells a network's weights from all others: the same in two models that share them."""
 
+    @abstractmethod
+    def state(self) -> Hashable:
+        """What changes whenever a file does that the parts come from. None of them is read for it."""
+
 
 class FolderSource(Source):
     """A folder in diffusers' layout: one folder for each part. Those in `elsewhere` lie there, also as single files."""
@@ -144,8 +148,13 @@ class FolderSource(Source):
 
     def identity(self, name: str) -> Hashable:
         """The files behind the weights: links into the hub's cache lead to the same file from every repository."""
-        states = [path.stat() for path in self._weights(name)]
-        return tuple((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+        return tuple(stamp(path) for path in self._weights(name))
+
+    def state(self) -> Hashable:
+        files = [self.folder / "model_index.json", *self.folder.glob("[!.]*/[!.]*")]
+        for place in self._elsewhere.values():
+            files += [place, *place.glob("[!.]*")]
+        return tuple((str(path), stamp(path)) for path in sorted(files) if path.is_file())
 
     def _weights(self, name: str) -> list[Path]:
         place = self._place(name)
@@ -157,6 +166,12 @@ class FolderSource(Source):
 
     def _place(self, name: str) -> Path:
         return self._elsewhere.get(name, self.folder / name)
+
+
+def stamp(path: Path) -> Hashable:
+    """What tells a file from all others, and from itself before it was written anew."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def refuse_gaps(name: str, missing: Sequence[str]) -> None:
