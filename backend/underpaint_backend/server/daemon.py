@@ -142,9 +142,9 @@ class Daemon:
         scheme = "wss" if self._options.tls else "ws"
         return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}"
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """The gate's own conditions, and those that only the daemon knows of."""
-        response = self._options.gate.process_request(connection, request)
+        response = await self._options.gate.process_request(connection, request)
         if response is not None:
             return response
         owner = owner_of(connection)

@@ -1,7 +1,8 @@
-"""How often somebody may come with a wrong token."""
+"""How often somebody may come with what is refused: a wrong token, `Origin`, `Host` or version."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import math
@@ -12,25 +13,33 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 20
-"""Wrong tokens from one address within `PERIOD` that are looked at; behind a proxy all clients have one address."""
+"""Refusals of one address for one reason within `PERIOD` that are told at once. Behind a proxy all clients have one."""
 PERIOD = 60.0
 """Seconds."""
 ADDRESSES = 4096
-"""Addresses that are remembered; beyond that, the one whose period began first is forgotten."""
+"""Addresses that are remembered, with each reason; beyond that, the one whose period began first is forgotten."""
+HOLD = 0.5
+"""Seconds after which a refusal beyond `ATTEMPTS` is told: who comes one by one gets no further than two a second."""
+MAX_HELD = 16
+"""Refusals that are held at a time, whosever they are; those beyond are not told at all."""
 
 
 class Attempts:
-    """Counts wrong tokens by address. A right one is never counted, nor held up by what others did."""
+    """Counts refusals by address, and holds them up. A right token is neither counted nor held up by what others did.
+
+    A token of 256 bits is not found by trying; this is to spare the daemon, and whoever reads its log.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` is in seconds and never goes back, whatever happens to the time of day."""
         self._clock = clock
-        self._counted: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._counted: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+        self._held = 0
 
-    def failed(self, address: str) -> int:
-        """Count one wrong token from `address`; returns the seconds to wait if there were too many, else 0."""
+    def failed(self, address: str, reason: str) -> int:
+        """Count one refusal of `address`; returns the seconds to wait if there were too many, else 0."""
         now = self._clock()
-        key = _network(address)
+        key = _network(address), reason
         begun, count = self._counted.get(key, (now, 0))
         if now - begun >= PERIOD:
             begun, count = now, 0
@@ -38,14 +47,25 @@ class Attempts:
             self._forget(key)
         self._counted[key] = begun, count + 1
         if count == ATTEMPTS:
-            log.warning("wrong tokens come from %s, more than %d in a minute", key, ATTEMPTS)
+            log.warning("%s is refused more than %d times in a minute: %s", key[0], ATTEMPTS, reason)
         return math.ceil(begun + PERIOD - now) if count >= ATTEMPTS else 0
+
+    async def hold(self) -> bool:
+        """Wait before a refusal is told; False, at once, if so many wait that it is not to be told."""
+        if self._held >= MAX_HELD:
+            return False
+        self._held += 1
+        try:
+            await asyncio.sleep(HOLD)
+        finally:
+            self._held -= 1
+        return True
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
         return len(self._counted)
 
-    def _forget(self, key: str) -> None:
+    def _forget(self, key: tuple[str, str]) -> None:
         """Make room for a period of `key` that begins now and so goes to the end."""
         self._counted.pop(key, None)
         if len(self._counted) >= ADDRESSES:

@@ -26,11 +26,15 @@ SCHEME = "Bearer "
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not let in, and for how many seconds it is useless to come again."""
+    """Why a request is not let in, and for how many seconds it is useless to come again.
+
+    One that is `held` is told late or not at all, because too many were told before.
+    """
 
     status: HTTPStatus
     error: ErrorInfo
     retry_after: int | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Gate:
     """The conditions under which a request is let in.
 
     `tokens` are those that open it; `hosts` are names, beside those of loopback, under which the daemon may be
-    addressed; `origins` are web origins that may connect, usually none; `attempts` counts the wrong tokens.
+    addressed; `origins` are web origins that may connect, usually none; `attempts` counts who is refused.
     """
 
     tokens: Tokens
@@ -54,24 +58,26 @@ class Gate:
         """
         origins = headers.get_all("Origin")
         if any(origin not in self.origins for origin in origins):
-            return Refusal(HTTPStatus.FORBIDDEN, describe("forbidden_origin"))
+            return self._refusal(HTTPStatus.FORBIDDEN, "forbidden_origin", address)
         hosts = headers.get_all("Host")
         if len(hosts) != 1 or _host_name(hosts[0]) not in LOOPBACK_NAMES | self.hosts:
-            return Refusal(HTTPStatus.FORBIDDEN, describe("forbidden_host"))
+            return self._refusal(HTTPStatus.FORBIDDEN, "forbidden_host", address)
         owner = self._owner(headers.get_all("Authorization"))
         if owner is None:
-            return self._wrong_token(address)
+            return self._refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", address)
         if SUBPROTOCOL not in _offered(headers.get_all("Sec-WebSocket-Protocol")):
-            return Refusal(HTTPStatus.BAD_REQUEST, describe("wrong_version"))
+            return self._refusal(HTTPStatus.BAD_REQUEST, "wrong_version", address)
         return owner
 
-    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """The hook of `websockets.serve`: an HTTP answer that refuses, or None to go on.
 
         In the latter case the attribute `owner` of the connection is set; `owner_of` reads it.
         """
         examined = self.examine(request.headers, _address(connection))
         if isinstance(examined, Refusal):
+            if examined.held and not await self.attempts.hold():
+                connection.transport.abort()  # and nothing is sent any more
             return refuse_with(connection, examined)
         connection.owner = examined  # type: ignore[attr-defined]
         return None
@@ -81,12 +87,13 @@ class Gate:
             return None
         return self.tokens.find(given[0][len(SCHEME) :])
 
-    def _wrong_token(self, address: str) -> Refusal:
-        seconds = self.attempts.failed(address)
-        if seconds:
+    def _refusal(self, status: HTTPStatus, code: str, address: str) -> Refusal:
+        """What to answer to `address`, which is counted."""
+        seconds = self.attempts.failed(address, code)
+        if seconds and code == "unauthorized":
             error = describe("too_many_attempts", detail=seconds)
-            return Refusal(HTTPStatus.TOO_MANY_REQUESTS, error, seconds)
-        return Refusal(HTTPStatus.UNAUTHORIZED, describe("unauthorized"))
+            return Refusal(HTTPStatus.TOO_MANY_REQUESTS, error, seconds, held=True)
+        return Refusal(status, describe(code), held=seconds > 0)
 
 
 def owner_of(connection: ServerConnection) -> Owner:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from underpaint_backend.launch import Launched
-from underpaint_backend.server.access.attempts import ATTEMPTS
+from underpaint_backend.server.access import attempts
+from underpaint_backend.server.access.attempts import ATTEMPTS, MAX_HELD
 from underpaint_backend.server.access.guests import Guest, changing
 from underpaint_backend.server.access.handshake import Gate, owner_of
 from underpaint_backend.server.access.owners import Allowance, Owner
@@ -21,6 +25,13 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
+
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
 
 
 async def refusal(daemon: Launched, **changes: str | None) -> tuple[int, str]:
@@ -134,6 +145,76 @@ async def test_a_connection_has_an_owner(tmp_path: Path) -> None:
     async with gate(path) as url:
         assert await name_of(url, load_token(path)) == "owner 64"
         assert await name_of(url, token) == "anna 3"
+
+
+async def answer_to(url: str, **headers: str) -> int:
+    """The HTTP status that a handshake gets; 0 if the connection is closed without an answer."""
+    host, _, port = url.removeprefix("ws://").partition(":")
+    wanted = {"Host": "localhost", "Sec_WebSocket_Protocol": SUBPROTOCOL, **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in wanted.items()]
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with contextlib.suppress(ConnectionError):
+        writer.write("\r\n".join(["GET / HTTP/1.1", *lines, *UPGRADE, "", ""]).encode())
+        status = await reader.readline()
+        writer.transport.abort()
+        return int(status.split()[1]) if status else 0
+    return 0
+
+
+async def test_who_is_refused_too_often_is_told_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, they come to nothing fast; meanwhile a right token is let in at once."""
+    monkeypatch.setattr(attempts, "HOLD", 0.8)
+    path = tmp_path / "token"
+    async with gate(path) as url:
+        began = time.monotonic()
+        for _ in range(ATTEMPTS):
+            assert await answer_to(url) == 401
+        assert time.monotonic() - began < 0.8
+        late = asyncio.create_task(answer_to(url))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        assert await name_of(url, load_token(path)) == "owner 64"
+        assert time.monotonic() - began < 0.6
+        assert not late.done()
+        assert await late == 429
+
+
+async def test_a_flood_of_wrong_tokens_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many refusals are held; the others are dropped, and when those are told there is room for more."""
+    monkeypatch.setattr(attempts, "HOLD", 1.0)
+    path = tmp_path / "token"
+    async with gate(path) as url:
+        for _ in range(ATTEMPTS):
+            await answer_to(url)
+        statuses = await asyncio.gather(*(answer_to(url) for _ in range(MAX_HELD * 3)))
+        assert Counter(statuses) == {429: MAX_HELD, 0: MAX_HELD * 2}
+        assert await name_of(url, load_token(path)) == "owner 64"
+        assert await answer_to(url) == 429
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Sec_WebSocket_Protocol": "v0"}, 400),
+    ],
+    ids=["origin", "host", "version"],
+)
+async def test_all_that_is_refused_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+) -> None:
+    """It is always told why; and as for a wrong token, it is told late when there was too much of it."""
+    monkeypatch.setattr(attempts, "HOLD", 0.3)
+    path = tmp_path / "token"
+    async with gate(path) as url:
+        headers = {"Authorization": f"Bearer {load_token(path)}", **headers}
+        for _ in range(ATTEMPTS):
+            assert await answer_to(url, **headers) == status
+        began = time.monotonic()
+        assert await answer_to(url, **headers) == status
+        assert time.monotonic() - began >= 0.3
+        assert await answer_to(url) == 401
 
 
 async def test_wrong_tokens_have_to_wait_and_right_ones_never(tmp_path: Path) -> None:
