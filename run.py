@@ -31,10 +31,21 @@ KRITAS_PYTHON = (
     *("protocol/underpaint_protocol", "plugin_krita/underpaint_krita"),
 )
 """What vermin is told: whatever Krita loads must run on Python 3.8."""
-COVERED = ("sessions.py", "outbox.py", "book.py", "restoring.py", "intake.py", "pixels.py", "turns.py", "journal/*")
+COVERED = (
+    "sessions.py",
+    "history.py",
+    "outbox.py",
+    "book.py",
+    "restoring.py",
+    "intake.py",
+    "pixels.py",
+    "turns.py",
+    "journal/*",
+)
 """Of the daemon's server, what must lose nothing."""
 TESTERS = min(4, max(2, os.cpu_count() or 2))
 """Processes that run tests at the same time."""
+KRITA_RUNS = "import sys; from underpaint_backend.cli.krita import is_running; sys.exit(is_running())"
 UNTIMED = "-k=not quickly"
 """Counting branches takes time: what measures it is left to `test`."""
 COVERED_BY = (
@@ -200,6 +211,12 @@ def krita(rest: Sequence[str]) -> int:
     """Install the plugin into this user's Krita and open Krita with a daemon running."""
     if shutil.which("krita") is None:
         print("Krita was not found. Install it from krita.org or with your package manager.", file=sys.stderr)
+        return 2
+    if code_of("-c", KRITA_RUNS):
+        print(
+            "Krita is running. Close it first: it reads its plugins when it starts, and writes its settings when it ends.",
+            file=sys.stderr,
+        )
         return 2
     python("plugin_krita/install.py")
     return become("-m", "underpaint_backend", "krita", *rest)
