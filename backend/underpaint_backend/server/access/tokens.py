@@ -77,10 +77,6 @@ class Tokens:
                 found = owner
         return found
 
-    def names(self) -> tuple[str, ...]:
-        """Of everybody who may come in now, the owner first."""
-        return tuple(owner.name for owner in self._accepted().values())
-
     def digests(self) -> frozenset[str]:
         """Of all tokens that are accepted now."""
         return frozenset(self._accepted())
