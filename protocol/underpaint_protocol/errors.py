@@ -57,11 +57,6 @@ TABLE: Dict[str, Row] = {
         "Another program went on with this conversation.",
         "Close one of the two.",
     ),
-    "too_slow": Row(
-        "The daemon was not listened to for {detail} seconds and hung up.",
-        "Nothing is lost: connect again, and what was missed comes.",
-        retryable=True,
-    ),
     "out_of_order": Row(
         "The plugin and the daemon are out of step: {detail}.",
         "Reconnect and try again.",
