@@ -214,7 +214,7 @@ def krita(rest: Sequence[str]) -> int:
         return 2
     if code_of("-c", KRITA_RUNS):
         print(
-            "Krita is running. Close it first: it reads its plugins when it starts, and writes its settings when it ends.",
+            "Krita is running. Close it first: it reads plugins when it starts, and writes its settings when it ends.",
             file=sys.stderr,
         )
         return 2

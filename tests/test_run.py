@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +49,26 @@ def test_a_measurement_speaks_to_programs_too() -> None:
     assert (figure["name"], figure["unit"]) == ("start", "ms")
     assert figure["value"] > 0
     assert figure["rows"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a copy of a program of the system has to run under another name")
+def test_a_krita_that_runs_is_left_alone(tmp_path: Path) -> None:
+    """Its settings and its plugin are not written while it runs, for it writes them itself when it ends."""
+    program, home = tmp_path / "bin" / "krita", tmp_path / "home"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("sleep") or "", program)
+    places = {"HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
+    environment = {**clean_environment(), **places, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    running = subprocess.Popen([str(program), "60"])
+    try:
+        outcome = subprocess.run(
+            [sys.executable, "run.py", "krita"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    finally:
+        running.kill()
+        running.wait()
+    assert (outcome.returncode, outcome.stderr) == (
+        2,
+        "Krita is running. Close it first: it reads plugins when it starts, and writes its settings when it ends.\n",
+    )
+    assert not home.exists()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 from underpaint_protocol.locations import DEFAULT_PORT, data_folder, token_file
 
 from ..client import Refused, connect
@@ -45,6 +46,18 @@ def krita_environment(environment: Mapping[str, str], krita: str) -> dict[str, s
     kept = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
     folder = str(Path(krita).resolve().parent)
     return {**kept, "PATH": folder + os.pathsep + environment.get("PATH", "")}
+
+
+def is_running() -> bool:
+    """Whether a Krita of this user runs, on whatever screen."""
+    user = psutil.Process().username()
+    processes = (process.info for process in psutil.process_iter(["name", "username", "status"]))
+    return any(
+        (info["name"] or "").lower().removesuffix(".exe") == "krita"
+        and info["username"] == user
+        and info["status"] != psutil.STATUS_ZOMBIE
+        for info in processes
+    )
 
 
 @contextlib.contextmanager
