@@ -19,9 +19,8 @@ AT_ONCE = 8
 """Pictures that wait and are painted at the same time; the daemon's limit is higher."""
 
 
-async def paint_all(arguments: argparse.Namespace) -> None:
+async def paint_all(prompts: list[str], arguments: argparse.Namespace) -> None:
     """Paint what is missing. Raises an `ExceptionGroup` of `Refused` if the daemon cannot."""
-    prompts = [line.strip() for line in arguments.prompts.read_text(encoding="utf-8").splitlines()]
     turns = asyncio.Semaphore(AT_ONCE)
     async with underpaint.connect(arguments.url, client="batch") as client, asyncio.TaskGroup() as jobs:
         for number, prompt in enumerate(prompts, start=1):
@@ -52,10 +51,14 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=256, help="width and height in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        prompts = [line.strip() for line in arguments.prompts.read_text(encoding="utf-8").splitlines()]
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(str(error))
     return_code = 0
     try:
-        asyncio.run(paint_all(arguments))
+        asyncio.run(paint_all(prompts, arguments))
     except* underpaint.Refused as refused:
         print(refused.exceptions[0], file=sys.stderr)
         return_code = 1

@@ -250,11 +250,19 @@ def png(pixels: bytes) -> bytes:
 
 def main() -> None:
     """Paint with the daemon of this machine, whose token lies in its data folder."""
-    path, prompt = sys.argv[1], sys.argv[2]
-    port = int(sys.argv[3]) if len(sys.argv) > 3 else 8738
+    match sys.argv[1:]:
+        case [path, prompt]:
+            port = 8738
+        case [path, prompt, word] if word.isdecimal():
+            port = int(word)
+        case _:
+            raise SystemExit("usage: raw_bytes.py FILE.png PROMPT [PORT]")
     home = os.environ.get("UNDERPAINT_HOME") or os.path.expanduser("~/.local/share/underpaint")
-    connection = Connection("127.0.0.1", port, Path(home, "token").read_text().strip())
-    Path(path).write_bytes(png(paint(connection, prompt)))
+    try:
+        connection = Connection("127.0.0.1", port, Path(home, "token").read_text().strip())
+        Path(path).write_bytes(png(paint(connection, prompt)))
+    except (OSError, OverflowError) as error:  # no daemon at this port, no token, or a folder that is not there
+        raise SystemExit(f"raw_bytes.py: {error}") from None
     connection.close()
 
 

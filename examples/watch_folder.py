@@ -131,9 +131,12 @@ def main() -> int:
     parser.add_argument("--model", default="primer-inpaint")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between two looks at the folder")
     parser.add_argument("--once", action="store_true", help="paint what is there, and end")
+    arguments = parser.parse_args()
+    if not arguments.folder.is_dir():
+        parser.error(f"there is no folder {arguments.folder}")
     return_code = 0
     try:
-        asyncio.run(run(parser.parse_args()))
+        asyncio.run(run(arguments))
     except* underpaint.Refused as refused:
         print(refused.exceptions[0], file=sys.stderr)
         return_code = 1

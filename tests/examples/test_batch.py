@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from PIL import Image
 from underpaint_backend.launch import Launched
 
-from tests.examples.running import example
+from tests.examples.running import command, example
 
 
 def test_a_list_of_prompts_becomes_a_folder_of_pictures(daemon: Launched, tmp_path: Path) -> None:
@@ -31,3 +32,19 @@ def test_a_daemon_that_refuses_is_quoted(daemon: Launched, tmp_path: Path) -> No
     run = example("batch.py", str(prompts), str(tmp_path / "out"), "--model", "nobodys", daemon=daemon)
     assert run.returncode == 1
     assert "There is no model called “nobodys” here." in run.stderr
+
+
+def test_a_list_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """And so is a list that is no text, or a folder that cannot be made; nobody is asked to paint."""
+    (tmp_path / "noise.txt").write_bytes(b"\xff\xfe\x80")
+    (tmp_path / "list.txt").write_text("a cat\n")
+    for prompts, folder, said in (
+        ("missing.txt", "out", "No such file or directory"),
+        ("noise.txt", "out", "codec can't decode"),
+        ("list.txt", "noise.txt", "File exists"),
+    ):
+        words = command("batch.py", str(tmp_path / prompts), str(tmp_path / folder))
+        run = subprocess.run(words, capture_output=True, text=True)
+        assert run.returncode == 2
+        assert said in run.stderr.splitlines()[-1]
+        assert "Traceback" not in run.stderr

@@ -37,6 +37,24 @@ def loaded() -> ModuleType:
 RAW = loaded()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "usage: raw_bytes.py FILE.png PROMPT [PORT]"),
+        (["out.png", "a cat", "eight"], "usage: raw_bytes.py FILE.png PROMPT [PORT]"),
+        (["out.png", "a cat"], "No such file or directory"),
+    ],
+)
+def test_wrong_words_get_one_line(tmp_path: Path, words: list[str], said: str) -> None:
+    """How it is called, or what is not there: here the token of a daemon that never ran."""
+    run = subprocess.run(
+        command("raw_bytes.py", *words), env={"UNDERPAINT_HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
 def test_it_paints_with_a_real_daemon(daemon: Launched, tmp_path: Path) -> None:
     """Its layer covers the mask and nothing else, and shows what was asked for."""
     path, port = tmp_path / "out.png", daemon.url.rpartition(":")[2]

@@ -111,3 +111,12 @@ def test_it_goes_on_when_it_is_killed_itself(own_daemon: Launched, tmp_path: Pat
         wait_until(painted.exists)
     assert_painted(folder, "photo")
     assert work_in(own_daemon.home) == work > 0
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """In one line, before anybody is asked."""
+    words = command("watch_folder.py", str(tmp_path / "missing"))
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].endswith(f"there is no folder {tmp_path / 'missing'}")
+    assert "Traceback" not in run.stderr
