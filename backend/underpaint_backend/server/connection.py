@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT = 10.0
 LAST_WORDS = 1.0
 """Seconds for which a client that does not read may still read why it is cut off."""
+NEED_TILES = (Have, Resume, Submit)
+"""What is answered only once the tiles that came before are stored. All else, such as `cancel`, goes ahead of them."""
 SERVER = f"underpaint {__version__}"
 
 
@@ -138,6 +140,7 @@ class Connection:
                     await self._farewell
                     return
                 await self._answer(data)
+                await asyncio.sleep(0)  # Others have their turn, also while more frames are here already.
                 await self.outbox.room()
                 if self._session is not None:
                     patience.reschedule(None)
@@ -149,7 +152,7 @@ class Connection:
             message = vocabulary.decode(data)
             if self._session is None and not isinstance(message, Hello):
                 raise OutOfOrder("the first message must be “hello”")
-            if not isinstance(message, Tile):
+            if isinstance(message, NEED_TILES):
                 await self._intake.settled()
             if self._farewell is None:  # It may have come while this waited.
                 await self.answer(message)

@@ -1,13 +1,14 @@
-"""Several connections that submit at the same moment: what is looked at in threads may have changed meanwhile."""
+"""What one connection asks for while another does, or while something slow is on its way."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
+    Cancel,
     Error,
     Have,
     Hello,
@@ -93,6 +95,21 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     monkeypatch.setattr(TileStore, "size_of", late)
     yield line
     line.go.set()
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Writes to the disk wait while it is not set."""
+    gate, put = threading.Event(), TileStore.put
+    gate.set()
+
+    def late(store: TileStore, name: bytes, data: bytes) -> None:
+        assert gate.wait(timeout=20)
+        put(store, name, data)
+
+    monkeypatch.setattr(TileStore, "put", late)
+    yield gate
+    gate.set()
 
 
 @dataclass
@@ -234,3 +251,47 @@ async def test_what_no_job_needs_is_bounded_over_all_connections(tmp_path: Path)
             await send(other, {name_of(b"more"): b"more"})
             other_answers = await heard_within(other, 0.3)
             assert not [message for message in other_answers if isinstance(message, Error)]
+
+
+async def test_a_cancel_does_not_wait_for_tiles(tmp_path: Path, slow_disk: threading.Event) -> None:
+    """Control goes ahead of bulk: what came before on the same connection may take as long as it likes."""
+    async with listening(tmp_path) as house, house.greeted() as (socket, _):
+        slow_disk.clear()
+        await socket.send(vocabulary.encode(Submit("a", PAINT)))
+        assert isinstance(await answer_to(socket, "a"), Accepted)
+        while not house.host.runs:
+            await asyncio.sleep(0.01)
+        await send(socket, {name_of(data): data for data in (b"one", b"two")})
+        await socket.send(vocabulary.encode(Cancel("a")))
+        async with asyncio.timeout(20):
+            while not any(run.cancelled for run in house.host.runs.values()):
+                await asyncio.sleep(0.01)
+        await socket.send(vocabulary.encode(Have(1, (name_of(b"one"),))))
+        meanwhile = await heard_within(socket, 0.2)
+        assert not [message for message in meanwhile if isinstance(message, Missing)]  # which does wait
+        slow_disk.set()
+        assert vocabulary.decode(await socket.recv(decode=False)) == Missing((), 1)
+
+
+async def test_what_comes_in_one_piece_leaves_others_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each frame whoever else has something to do does it, however many frames wait."""
+    answered, missing = 0, TileStore.missing
+
+    def counted(store: TileStore, names: Iterable[bytes]) -> list[bytes]:
+        nonlocal answered
+        answered += 1
+        return missing(store, names)
+
+    async with listening(tmp_path) as house, house.greeted() as (socket, _):
+        monkeypatch.setattr(TileStore, "missing", counted)
+        for query in range(100):
+            socket.protocol.send_binary(vocabulary.encode(Have(query, ())))
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        turns = [0]
+        async with asyncio.timeout(20):
+            while answered < 100:
+                await asyncio.sleep(0)
+                turns.append(answered)
+        assert max(later - earlier for earlier, later in itertools.pairwise(turns)) <= 1
