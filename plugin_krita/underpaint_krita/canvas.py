@@ -30,7 +30,7 @@ class Scene:
     """Where a picture goes, and what lies there now.
 
     `box` is on the canvas. `pixels` (blue, green, red, alpha) and `mask` are as large as the box, and None without a
-    selection. `above` is the layer above which the new one belongs; None for the top.
+    selection. `above` is the layer to which the new one belongs, above it; None for the top.
     """
 
     document: Document

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Set
 
 from krita import Document, Node
 
@@ -16,7 +16,12 @@ from ._vendor.underpaint_protocol.geometry import Box
 from .attention import Attention
 from .pixels import KritaPixels
 from .qt import QtCore
+from .stacking import above_own_run
 
+RECIPE = "underpaint/"
+"""How annotations with recipes begin; the rest is the id of the layer, by which it is known when it was saved, too."""
+HELPERS = ("selectionmask", "decorations-wrapper-layer")
+"""Types of what Krita keeps among the layers and no artist takes for one."""
 NAME_LENGTH = 60
 """Characters of the prompt in the layer's name. Very long names have corrupted files."""
 LABEL = 1
@@ -37,8 +42,28 @@ def gate_is_open(document: Document) -> bool:
     return True
 
 
+_grown: Set[str] = set()
+"""The ids of all layers that were made since Krita was started, finished or not."""
+
+
+def _over_own(document: Document, node: Node) -> Node:
+    """The layer above which a new one can be seen that belongs to `node`: see `above_own_run`."""
+    finished = (str(name) for name in document.annotationTypes())
+    own = _grown.union(name[len(RECIPE) :] for name in finished if name.startswith(RECIPE))
+    around = (other for other in node.parentNode().childNodes() if other == node or other.type() not in HELPERS)
+    siblings = {_id(sibling): sibling for sibling in around}
+    return siblings[above_own_run(list(siblings), _id(node), own)]
+
+
+def _id(node: Node) -> str:
+    return str(node.uniqueId().toString())
+
+
 class GrowingLayer:
-    """One new layer above `above`. Make and use it only while the gate is open."""
+    """One new layer above `above`, and above what was painted there before.
+
+    Make and use it only while the gate is open.
+    """
 
     def __init__(self, document: Document, above: Optional[Node], box: Box, prompt: str) -> None:
         self._document = document
@@ -49,9 +74,10 @@ class GrowingLayer:
         self._node = document.createNode(_name(prompt, "…"), "paintlayer")
         self._node.setLocked(True)
         self._node.setColorLabel(LABEL)
+        _grown.add(_id(self._node))
         parent = above.parentNode() if above is not None else None
         if parent is not None:
-            parent.addChildNode(self._node, above)
+            parent.addChildNode(self._node, _over_own(document, above))
         else:
             document.rootNode().addChildNode(self._node, None)
         document.setModified(self._modified)  # At once, before the artist can do anything; Krita may do it again.
@@ -94,7 +120,7 @@ class GrowingLayer:
         self._node.setColorLabel(0)
         self._node.setLocked(False)
         self._document.setAnnotation(
-            f"underpaint/{self._node.uniqueId().toString()}",
+            f"{RECIPE}{_id(self._node)}",
             "How Underpaint painted a layer",
             QtCore.QByteArray(json.dumps(recipe, ensure_ascii=False).encode("utf-8")),
         )

@@ -58,3 +58,23 @@ def test_the_picture_goes_where_it_was_begun(seen: Performance) -> None:
     assert ["green", False] in seen.facts["first"]
     assert seen.facts["second"] == [["Background", False]]
     assert seen.facts["second_untouched"]
+
+
+def test_the_next_picture_is_seen(seen: Performance) -> None:
+    """It goes above the one before, not between it and the layer that both were made for, which stays active."""
+    again = seen.facts["again"]
+    assert again["layers"] == ["Background", "first", "second"]
+    assert again["active"] == "Background"
+    assert again["seen"]
+    assert again["steps"] == ["Add Layer", "Add Layer"]
+
+
+def test_the_artists_own_layers_are_not_passed_over(seen: Performance) -> None:
+    """Ours are known by what they are, not by their names; on one of ours that is active it goes directly."""
+    assert seen.facts["again"]["layers_with_ink"] == ["Background", "first", "fourth", "renamed", "third", "ink"]
+
+
+def test_what_was_saved_is_still_known(seen: Performance) -> None:
+    """In a document that was opened again."""
+    before = seen.facts["again"]["layers_with_ink"]
+    assert seen.facts["again"]["layers_of_the_file"] == [*before[:-1], "fifth", "ink"]

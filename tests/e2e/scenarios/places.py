@@ -1,4 +1,7 @@
-"""Where the new layer goes: into a group, above a masked layer, into a document that is not in front any more."""
+"""Where the new layer goes: above those of before, into a group, above a masked layer, into a document that is not in
+front any more."""
+
+import os
 
 from krita import Krita
 from underpaint_driver.artist import Artist, layers, pixels
@@ -23,6 +26,7 @@ def play(stage):
     yield from _undone_in_the_middle(stage, artist)
     yield from _transforming(stage, artist)
     yield from _another_document_in_front(stage, artist)
+    yield from _one_after_the_other(stage, artist)
 
 
 def _generate(artist, steps=STEPS):
@@ -120,3 +124,50 @@ def _another_document_in_front(stage, artist):
     stage.facts["second"] = layers(second)
     stage.facts["second_untouched"] = pixels(second) == other
     stage.facts["views"] = len(artist.window.findChild(QMdiArea).subWindowList())
+
+
+def _one_after_the_other(stage, artist):
+    """Again and again on the same layer, and on what was saved."""
+    yield from artist.new(100, 80)
+    document = artist.krita.activeDocument()
+    history = artist.history()
+    facts = stage.facts["again"] = {}
+    yield from _called(artist, "first")
+    yield from _called(artist, "second")
+    facts["layers"] = _names(document)
+    facts["active"] = document.activeNode().name()
+    facts["seen"] = pixels(document) == bytes(document.nodeByName("second").pixelData(0, 0, 100, 80))
+    facts["steps"] = artist.history()[len(history) :]
+    document.nodeByName("second").setName("renamed")
+    document.rootNode().addChildNode(document.createNode("ink", "paintlayer"), None)
+    yield 0.5  # Krita makes it the active one.
+    yield from _activate(document, "Background")
+    yield from _called(artist, "third")
+    yield from _activate(document, "first")
+    yield from _called(artist, "fourth")
+    facts["layers_with_ink"] = _names(document)
+    path = os.path.join(os.environ["HOME"], "again.kra")
+    document.setBatchmode(True)
+    document.saveAs(path)
+    document.setModified(False)
+    artist.krita.action("file_close").trigger()
+    yield 0.5
+    yield from artist.open(path)
+    document = artist.krita.activeDocument()
+    yield from _activate(document, "Background")
+    yield from _called(artist, "fifth")
+    facts["layers_of_the_file"] = _names(document)
+
+
+def _called(artist, prompt):
+    yield from artist.type_prompt(prompt)
+    yield from _generate(artist, 2)
+
+
+def _activate(document, name):
+    document.setActiveNode(document.nodeByName(name))
+    yield 0.3
+
+
+def _names(document):
+    return [name for name, _ in layers(document)]
