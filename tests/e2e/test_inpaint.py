@@ -96,7 +96,7 @@ def test_ctrl_return_generates(seen: Performance) -> None:
 
 
 def test_without_a_selection_a_whole_picture_is_made(seen: Performance) -> None:
-    """With nothing selected, the new layer covers the canvas. It is right above the active one, which is one of ours."""
+    """With nothing selected, the new layer covers the canvas. It is right above the active one, one of ours."""
     *below, top = seen.facts["layers_after_ctrl_return"]
     assert seen.facts["layers_without_selection"] == [*below, ["green", False], top]
     assert (seen.picture("without_selection")[..., 3] == 255).all()
