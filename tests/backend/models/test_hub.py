@@ -103,6 +103,14 @@ def test_a_list_that_goes_on_elsewhere_gets_no_token(standing: StandIn) -> None:
     assert [asked.authorization for asked in standing.requests("cdn")] == [None]
 
 
+def test_a_redirect_to_another_host_at_the_same_port_gets_no_token(standing: StandIn) -> None:
+    """Only the host that was meant is sent the token, not another that this machine also goes by."""
+    standing.redirect_to = f"{standing.url.replace('127.0.0.1', 'localhost')}/api/models/{REPOSITORY}/revision/main"
+    with reach(Settings(standing.url, "hf_good")).opened(REPOSITORY, "c" * 40, UNET, 0) as response:
+        assert response.status == 200
+    assert [asked.authorization for asked in standing.requests("hub")] == ["Bearer hf_good", None]
+
+
 def test_a_hub_that_gives_no_commit(standing: StandIn) -> None:
     """What names a folder here is checked."""
     standing.repositories[REPOSITORY].commit = "../../etc"
