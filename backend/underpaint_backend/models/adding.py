@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .headers import printable
 from .layout import INDEX, files_of, gap_in, read_index, read_object
 from .offers import REPOSITORY, Offer, offer_of, own_file, read_offers
 from .schedulers import OWN
@@ -169,6 +170,8 @@ def place_of(where: str) -> Path | str:
     if page is not None:
         return page[1]
     if path.exists():
+        if any("\ud800" <= letter <= "\udfff" for letter in where):  # bytes that are no Unicode
+            raise ValueError(f"{printable(path.name, 80)} cannot be written into a list: give it another name")
         return path
     if where.startswith((".", "/", "~")) or not REPOSITORY.fullmatch(where):
         raise ValueError(f"there is no folder or file {where}, and a repository of the hub is written like owner/name")

@@ -13,13 +13,11 @@ files in the folders of other programs are models, too: `folders.py`.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.locations import data_folder
@@ -27,8 +25,10 @@ from underpaint_protocol.messages import Model
 
 from .extras import reason_against
 from .gguf import is_gguf
+from .headers import printable
 from .layout import gap_in
-from .offers import Offer, Source, offers, schedulers_of
+from .offers import Offer, Source, schedulers_of, sound_offers
+from .plain_json import read_json
 from .store import Store, cache_folder, folder_is_whole
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,24 @@ def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
 
 def locate(offer: Offer, store: Store, roots: Iterable[Path] = ()) -> Entry:
     """Where an offered model is: in a folder of `roots` that has its repository's name, or in the hub's cache."""
+    try:
+        return _located(offer, store, tuple(roots))
+    except Exception as error:  # one odd folder hides no other model
+        place = offer.folder or store.root
+        return Entry(replace(offer.model, state="unfit", detail=unforeseen(offer.model.id, error)), place)
+
+
+def unforeseen(what: object, error: Exception) -> str:
+    """What to say of a model or a file that nobody foresaw; the log has the error."""
+    log.warning("%.300r cannot be looked at: %.300r", str(what), error)
+    return "it is odd in a way that nobody foresaw, and cannot be looked at; the log says more"
+
+
+def _located(offer: Offer, store: Store, roots: tuple[Path, ...]) -> Entry:
     if offer.folder is not None:
         gap = gap_in(offer.folder)
         return _absent(offer, offer.folder, gap) if gap else _ready(offer, offer.folder, {})
-    found = [_folder_of(source, store, tuple(roots)) for source in offer.sources]
+    found = [_folder_of(source, store, roots) for source in offer.sources]
     present = [folder for folder in found if folder is not None]
     if len(present) < len(found):
         return _absent(offer, store.repository(offer.sources[0].repository))
@@ -120,21 +134,23 @@ def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
 
 def _loadable(model: Model, folder: Path) -> Model:
     """The model, "unfit" if a part of it is packed by a library that is not installed."""
-    reason = reason_against(folder)
+    try:
+        reason = reason_against(folder)
+    except Exception as error:
+        reason = unforeseen(folder, error)
     return replace(model, state="unfit", detail=reason) if reason else model
 
 
 def _absent(offer: Offer, folder: Path, gap: str = "") -> Entry:
-    detail = f"its folder {folder.name} {gap}" if gap else "its files have to be fetched"
+    detail = f"its folder {printable(folder.name, 80)} {printable(gap, 300)}" if gap else "its files have to be fetched"
     return Entry(replace(offer.model, state="absent", detail=detail), folder)
 
 
 def _offered() -> Iterable[Offer]:
-    try:
-        return offers().values()
-    except (OSError, ValueError) as error:
-        log.warning("one's own models are left out: %s", error)
-        return offers(own=False).values()
+    found, wrong = sound_offers()
+    for sentence in wrong:
+        log.warning("a model of one's own is left out: %s", sentence)
+    return found.values()
 
 
 def _described(roots: Iterable[Path]) -> Iterator[Entry]:
@@ -150,11 +166,13 @@ def _described(roots: Iterable[Path]) -> Iterator[Entry]:
                 yield Entry(_loadable(model, description.parent), description.parent)
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)
+            except Exception as error:
+                unforeseen(description.parent, error)
 
 
 @lru_cache(maxsize=1024)
 def _read(description: Path, modified: int, size: int) -> Model:
-    wire: Any = json.loads(description.read_text(encoding="utf-8"))
+    wire = read_json(description)
     if not isinstance(wire, dict):
         raise ValueError(f"{description.name} must hold one object")
     return Model.from_wire({"schedulers": schedulers_of(wire.get("family")), **wire})

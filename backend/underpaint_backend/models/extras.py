@@ -5,11 +5,12 @@ They are asked for by name and never imported here.
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from .plain_json import read_json
 
 GGUF, TORCHAO, BITSANDBYTES = "gguf", "torchao", "bitsandbytes"
 
@@ -55,4 +56,4 @@ def reason_against(folder: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _quantiser_in(path: Path, modified: int, size: int) -> str:
-    return quantiser_of(json.loads(path.read_text(encoding="utf-8")))
+    return quantiser_of(read_json(path))

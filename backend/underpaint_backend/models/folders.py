@@ -22,13 +22,14 @@ from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from . import extras
-from .catalog import Entry
+from .catalog import Entry, unforeseen
 from .exceptions import ModelError
 from .fitness import peak_bytes
 from .gguf import ENDING as GGUF
 from .gguf import GgufHeader, header_of, is_gguf
-from .headers import PICKLES, BadFile, Header
+from .headers import PICKLES, BadFile, Header, printable
 from .offers import Offer, pack_called, schedulers_of
+from .plain_json import read_json
 from .recognise import Recognised, parts_in, recognise
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def folders_file() -> Path:
 def folders() -> tuple[Path, ...]:
     """The folders that were added, in this order. A damaged list counts as none, with a line in the log."""
     try:
-        found: Any = json.loads(folders_file().read_text(encoding="utf-8"))
+        found = read_json(folders_file())
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
@@ -189,8 +190,11 @@ def folder_entries(sister: Sister = lambda what, pack, parts: None, roots: Itera
         if pack is None:
             broken.append(Broken(path, f"it is {models[path].what.name} of a size for which there is no configuration"))
         else:
-            entries.append(_entry(name, path, models[path], pack, sister))
-    named_loras = _named(loras, lambda path: path.stem[:180])
+            try:
+                entries.append(_entry(name, path, models[path], pack, sister))
+            except Exception as error:  # one odd file hides no other
+                broken.append(Broken(path, unforeseen(path, error)))
+    named_loras = _named(loras, lambda path: printable(path.stem, 180))
     return Contents(
         tuple(entries),
         tuple(LoraFile(name, path, loras[path].what) for name, path in named_loras),
@@ -204,8 +208,11 @@ def sister_among(entries: Iterable[Entry]) -> Sister:
 
     def sister(what: Recognised, pack: Path, parts: frozenset[str]) -> Path | None:
         for entry in ready:
-            if entry.model.family == what.family and _lends(entry.folder, pack, parts):
-                return entry.folder
+            try:
+                if entry.model.family == what.family and _lends(entry.folder, pack, parts):
+                    return entry.folder
+            except Exception as error:  # another may lend
+                unforeseen(entry.folder, error)
         return None
 
     return sister
@@ -223,7 +230,7 @@ def _text_width(folder: Path) -> int | None:
     """The width of the text embeddings that the denoiser in a folder takes."""
     for path in (folder / "transformer" / "config.json", folder / "unet" / "config.json"):
         try:
-            config: Any = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
             return next((config[key] for key in TEXT_WIDTHS if isinstance(config.get(key), int)), None)
         except (OSError, ValueError, AttributeError):
             continue
@@ -237,19 +244,27 @@ def file_entry(offer: Offer, sister: Sister) -> Entry:
     """
     if offer.file is None:
         raise ValueError(f"{offer.model.id} is no file")
-    path, pack = offer.file, offer.pack
+    try:
+        return _filed(offer, offer.file, sister)
+    except Exception as error:  # one odd entry hides no other
+        return Entry(replace(offer.model, state="unfit", detail=unforeseen(offer.model.id, error)), offer.file.parent)
+
+
+def _filed(offer: Offer, path: Path, sister: Sister) -> Entry:
+    name = printable(path.name, 80)
     try:
         status = path.stat()
         found = _looked_at(path, status.st_mtime_ns, status.st_size)
-    except OSError as error:
-        detail = f"its file {path.name} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:  # which it is for a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        detail = f"its file {name} cannot be read: {reason}"
         return Entry(replace(offer.model, state="absent", detail=detail), path.parent)
     if isinstance(found, str):
-        return Entry(replace(offer.model, state="unfit", detail=f"{path.name}: {found}"[:300]), path.parent)
-    pack = pack or found.what.pack(path.stem)
+        return Entry(replace(offer.model, state="unfit", detail=f"{name}: {found}"[:300]), path.parent)
+    pack = offer.pack or found.what.pack(path.stem)
     is_model = found.what.kind in ("checkpoint", "transformer") and found.what.family == offer.model.family
     if pack is None or not is_model:
-        detail = f"{path.name} is {found.what.name}, for which its entry has no configuration"
+        detail = f"{name} is {found.what.name}, for which its entry has no configuration"
         return Entry(replace(offer.model, state="unfit", detail=detail), path.parent)
     return _placed(replace(offer.model, state="ready", memory=_memory(found)), path, found, pack, sister)
 
@@ -259,25 +274,25 @@ def file_table(name: str, path: Path, configuration: str | None = None) -> dict[
 
     Raises `ValueError` if it is no model that can be used, and `OSError`.
     """
-    status = path.stat()
+    status, called = path.stat(), printable(path.name, 80)
     found = _looked_at(path, status.st_mtime_ns, status.st_size)
     if isinstance(found, str):
-        raise ValueError(f"{path.name}: {found}")
+        raise ValueError(f"{called}: {found}")
     what = found.what
     if what.kind not in ("checkpoint", "transformer"):
-        raise ValueError(f"{path.name} is no model: it is a {what.kind} for {what.name}")
+        raise ValueError(f"{called} is no model: it is a {what.kind} for {what.name}")
     pack = what.pack(path.stem) if configuration is None else pack_called(configuration)
     if pack is None:
-        raise ValueError(f"{path.name} is {what.name} of a size for which there is no configuration")
+        raise ValueError(f"{called} is {what.name} of a size for which there is no configuration")
     defaults = _defaults(pack)
     if defaults["family"] != what.family:
-        raise ValueError(f"{path.name} is {what.name}, and “{pack.name}” is for the family {defaults['family']}")
-    table = {"id": name, "name": path.stem, **defaults, "file": str(path.resolve())}
+        raise ValueError(f"{called} is {what.name}, and “{pack.name}” is for the family {defaults['family']}")
+    table = {"id": name, "name": printable(path.stem, 120), **defaults, "file": str(path.resolve())}
     return table if configuration is None else {**table, "configuration": configuration}
 
 
 def _defaults(pack: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((pack / "defaults.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(pack / "defaults.json")
     return found
 
 
@@ -285,7 +300,7 @@ def _entry(name: str, path: Path, found: _Sound, pack: Path, sister: Sister) -> 
     defaults = _defaults(pack)
     model = Model(
         id=name,
-        name=f"{path.stem[:120]} ({found.what.called(path.stem).name})",
+        name=f"{printable(path.stem, 120)} ({found.what.called(path.stem).name})",
         family=defaults["family"],
         tasks=tuple(defaults["tasks"]),
         schedulers=schedulers_of(defaults["family"]),
@@ -342,10 +357,17 @@ def _slug(stem: str) -> str:
 def _looked_at(path: Path, modified: int, size: int) -> _Sound | str:
     """What a file is, or why it cannot be used."""
     try:
-        header = header_of(path)
-        what = recognise(header)
+        return _look(path)
     except BadFile as error:
         return str(error)
+    except Exception as error:  # one odd file hides no other
+        return unforeseen(path, error)
+
+
+def _look(path: Path) -> _Sound | str:
+    """The same. Raises `BadFile`, too."""
+    header = header_of(path)
+    what = recognise(header)
     if what.kind == "lora" and isinstance(header, GgufHeader):
         return "it is a LoRA in a GGUF file; choose one in safetensors"
     if what.kind in ("vae", "lora"):
@@ -398,8 +420,8 @@ def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
             return
         seen.add(real)
         children = sorted(folder.iterdir())
-    except OSError as error:
-        log.warning("the folder %s cannot be read: %s", folder, error.strerror)
+    except (OSError, ValueError) as error:  # which it is for a name that no folder can have
+        log.warning("the folder %.300r cannot be read: %s", str(folder), getattr(error, "strerror", error))
         return
     if any(child.name in ("config.json", "model_index.json") for child in children):
         return  # a model in diffusers' layout, or a part of one

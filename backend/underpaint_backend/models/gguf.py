@@ -21,13 +21,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from .headers import MAX_HEADER, MAX_SIDE, BadFile, Header, Stored, read_header, short
+from .headers import MAX_HEADER, MAX_NAME, MAX_SIDE, BadFile, Header, Stored, read_header, short
 
 ENDING = ".gguf"
 VERSIONS = (2, 3)
 MAX_SIDES = 4
-MAX_NAME = 1 << 10
-"""Bytes of the name of a tensor or a note. ggml itself allows 63 for a tensor's."""
 MAX_NOTED = 1 << 12
 """Bytes of a text that is kept."""
 MAX_TEXTS = 1 << 16

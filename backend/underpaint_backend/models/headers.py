@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import Any, NoReturn
 
 MAX_HEADER = 16 << 20
 """Bytes. A whole SDXL checkpoint needs 0.3 MB; trainers of LoRAs add captions of their pictures, a few MB at most."""
+
+MAX_NAME = 1 << 10
+"""Letters of a tensor's name; in GGUF, bytes. Those of models have 120 at most."""
 
 MAX_DIMENSIONS = 8
 MAX_SIDE = 1 << 48
@@ -170,6 +174,8 @@ def _no_number(constant: str) -> NoReturn:
 
 def _placed(name: str, entry: Any, data: int) -> Stored:
     """One tensor of a file whose numbers begin at the byte `data`."""
+    if len(name) > MAX_NAME:
+        raise BadFile(f"its header is damaged: a name in it has {len(name)} letters")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BadFile(f"its header is damaged at {short(name)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -210,5 +216,14 @@ def _check_places(tensors: Mapping[str, Stored], begin: int, size: int) -> None:
 
 def short(name: object) -> str:
     """A name for a sentence: printable, and not long."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:60])
-    return f"“{text}”"
+    return f"“{printable(str(name), 60)}”"
+
+
+def printable(text: str, most: int) -> str:
+    """The first `most` letters of what somebody else wrote, with question marks for those that are none.
+
+    Of those are what steers a terminal, and bytes of a file's name that are no Unicode.
+    """
+    return "".join(
+        letter if letter.isprintable() or unicodedata.category(letter) == "Zs" else "?" for letter in text[:most]
+    )

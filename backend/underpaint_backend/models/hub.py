@@ -11,7 +11,6 @@ import contextlib
 import email.utils
 import http.client
 import ipaddress
-import json
 import os
 import re
 import socket
@@ -30,6 +29,7 @@ from underpaint_protocol import __version__
 
 from .exceptions import DownloadCancelled
 from .offers import COMMIT
+from .plain_json import parse_json
 from .store import RemoteFile, hub_home
 
 ENDPOINT = "https://huggingface.co"
@@ -239,8 +239,8 @@ class Hub:
             data = self._read(response)
             following = re.search(r'<([^>]+)>;\s*rel="next"', response.headers.get("Link", ""))
         try:
-            return json.loads(data), self._next(url, following[1]) if following else None
-        except (ValueError, RecursionError):
+            return parse_json(data), self._next(url, following[1]) if following else None
+        except ValueError:
             raise Nonsense("it answered what is not JSON") from None
 
     def _read(self, response: HTTPResponse) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .plain_json import parse_json
 from .store import part_is_whole
 
 INDEX = "model_index.json"
@@ -24,8 +24,8 @@ def read_index(data: bytes) -> dict[str, Any]:
 def read_object(data: bytes, name: str) -> dict[str, Any]:
     """The object in a file of this name. Raises `ValueError` if it is none."""
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = parse_json(data)
+    except ValueError:
         raise ValueError(f"its {name} is damaged") from None
     if not isinstance(found, dict):
         raise ValueError(f"its {name} is damaged")

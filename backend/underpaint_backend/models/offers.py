@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from underpaint_protocol.exceptions import InvalidField
 from underpaint_protocol.fields import MODEL_ID
@@ -18,6 +18,7 @@ from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from .fitness import peak_bytes
+from .headers import short
 from .recognise import PACKS
 from .schedulers import OWN, names
 
@@ -26,6 +27,9 @@ REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PATTERN = re.compile(r"[\w.*+-]+(/[\w.*+-]+)*", re.ASCII)
+
+MOST_BILLIONS = 100_000
+"""Parameters that a part of a model may be said to have: more than any machine holds."""
 
 FLOW_FAMILIES = ("flux1", "flux2")
 
@@ -103,20 +107,38 @@ def own_file() -> Path:
     return data_folder() / "models.toml"
 
 
-_read_files: dict[Path, tuple[tuple[int, int], tuple[Offer, ...]]] = {}
+_Read: TypeAlias = Offer | str
+"""An offer, or what is wrong with what should be one."""
+
+_read_files: dict[Path, tuple[tuple[int, int], tuple[_Read, ...]]] = {}
 
 
-def offers(*, own: bool = True) -> dict[str, Offer]:
+def offers() -> dict[str, Offer]:
     """All offers by id, in the order of the files; one's own come last, and replace those of the same id.
 
-    Raises `ValueError` with the file's name if a file is damaged.
+    Raises `ValueError` with the file's name if something in a file is wrong, and `OSError`.
     """
-    found = {offer.model.id: offer for offer in _offers_in(CATALOG, own=False)}
-    return found | {offer.model.id: offer for offer in (_offers_in(own_file(), own=True) if own else ())}
+    return {offer.model.id: offer for offer in map(_sound, (*_read_in(CATALOG, own=False), *_read_in(own_file())))}
 
 
-def _offers_in(path: Path, *, own: bool) -> tuple[Offer, ...]:
-    """The offers in a file, read anew only if it changed."""
+def sound_offers() -> tuple[dict[str, Offer], tuple[str, ...]]:
+    """All offers by id, as `offers`, without those of one's own that are wrong; and what is wrong with these."""
+    try:
+        found = (*_read_in(CATALOG, own=False), *_read_in(own_file()))
+    except OSError as error:
+        found = (*_read_in(CATALOG, own=False), f"{own_file()} cannot be read: {error.strerror}")
+    sound = {each.model.id: each for each in found if isinstance(each, Offer)}
+    return sound, tuple(each for each in found if isinstance(each, str))
+
+
+def _sound(read: _Read) -> Offer:
+    if isinstance(read, str):
+        raise ValueError(read)
+    return read
+
+
+def _read_in(path: Path, *, own: bool = True) -> tuple[_Read, ...]:
+    """What a file offers, read anew only if it changed."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -124,20 +146,29 @@ def _offers_in(path: Path, *, own: bool) -> tuple[Offer, ...]:
     stamp = (status.st_mtime_ns, status.st_size)
     known = _read_files.get(path)
     if known is None or known[0] != stamp:
-        known = _read_files[path] = (stamp, tuple(read_offers(path, own=own)))
+        known = _read_files[path] = (stamp, tuple(_each(path, own=own)))
     return known[1]
 
 
 def read_offers(path: Path, *, own: bool = False) -> Iterator[Offer]:
-    """The offers in the file `path`. Raises `ValueError` with its name if something in it is wrong."""
+    """The offers in the file `path`. Raises `ValueError` with its name if something in it is wrong, and `OSError`."""
+    return map(_sound, _each(path, own=own))
+
+
+def _each(path: Path, *, own: bool) -> Iterator[_Read]:
+    """What the file `path` offers, one after the other. Raises `OSError`."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
         if not isinstance(tables, list):
             raise ValueError("its models must be headed [[model]]")
-        for table in tables:
+    except (ValueError, RecursionError) as error:
+        yield f"{path}: {error}"
+        return
+    for table in tables:
+        try:
             yield offer_of(table, own=own)
-    except (ValueError, TypeError, InvalidField) as error:
-        raise ValueError(f"{path}: {error}") from error
+        except Exception as error:  # somebody wrote it by hand, and the other entries are in order
+            yield f"{path}: {error}"
 
 
 def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
@@ -147,7 +178,7 @@ def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
     """
     if not isinstance(table, dict):
         raise ValueError("a model must be a table")
-    where = f"the model “{table.get('id', '?')}”"
+    where = f"the model {short(table.get('id', '?'))}"
     try:
         check_id(table.get("id"))
         memory = _memory(table.get("parameters"))
@@ -226,6 +257,10 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
 def _memory(parameters: Any) -> dict[str, int]:
     if parameters is None:
         return {}
-    if not isinstance(parameters, dict) or not all(isinstance(count, (int, float)) for count in parameters.values()):
+    if not isinstance(parameters, dict) or not all(map(_is_billions, parameters.values())):
         raise ValueError("its parameters must be numbers: billions for denoiser, text and vae")
     return peak_bytes(**{part: float(parameters.get(part, 0)) for part in ("denoiser", "text", "vae")})
+
+
+def _is_billions(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= MOST_BILLIONS

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from .headers import BadFile, Header
+from .headers import BadFile, Header, short
 
 Kind: TypeAlias = Literal["checkpoint", "transformer", "vae", "lora"]
 """A checkpoint is a whole model, or all but what other models share; a transformer is only the denoiser."""
@@ -147,7 +147,7 @@ def _stranger(header: Header) -> str:
     if not header.tensors:
         return "a file without tensors"
     first = min(header.tensors)
-    return f"a model of an unknown family, with {len(header.tensors)} tensors such as “{first[:80]}”"
+    return f"a model of an unknown family, with {len(header.tensors)} tensors such as {short(first)}"
 
 
 def _refuse_packed_numbers(header: Header) -> None:
@@ -311,7 +311,7 @@ def _flux_lora(shapes: dict[str, tuple[int, ...]]) -> Recognised | None:
     names = "\n".join(shapes)
     width = _width(shapes)
     doubles, singles = (
-        max(map(int, re.findall(rf"{kind}_(\d+)_", names)), default=0)
+        max(map(int, re.findall(rf"{kind}_(\d{{1,4}})_", names)), default=0)
         for kind in ("(?:double_blocks|(?<!single_)transformer_blocks)", "(?:single_blocks|single_transformer_blocks)")
     )
     if not _FLUX_LAYERS.search(names) or _OTHER_TRANSFORMERS.search(names) or width in (1536, 2432) or doubles >= 19:
@@ -321,7 +321,7 @@ def _flux_lora(shapes: dict[str, tuple[int, ...]]) -> Recognised | None:
     if _FLUX1_ONLY.search(names):
         return _FLUX1_LORA
     # What is left are layers that both have. FLUX.2 has gates in its feed-forward layers, and [klein] fewer blocks.
-    gives = {name: shape[0] for name, shape in shapes.items() if _leaves(name, "linear1|mlp_0")}
+    gives = {name: shape[0] for name, shape in shapes.items() if shape and _leaves(name, "linear1|mlp_0")}
     if gives and width:
         name, most = max(gives.items())
         return _flux2_lora(width) if most == (9 if "linear1" in name else 6) * width else _FLUX1_LORA
@@ -361,7 +361,8 @@ def _width(shapes: dict[str, tuple[int, ...]]) -> int:
 
 def _enters(name: str, layer: str) -> bool:
     """Whether this is the half of a LoRA that takes what its layer takes."""
-    return re.search(rf"(?:{layer})_(?:lora_A|lora_down|lora_linear_layer_down|processor\S*down)", name) is not None
+    found = re.search(rf"(?:{layer})_(?:lora_A|lora_down|lora_linear_layer_down|(processor))", name)
+    return found is not None and (found[1] is None or "down" in name[found.end() :])
 
 
 def _leaves(name: str, layer: str) -> bool:

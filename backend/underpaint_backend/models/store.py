@@ -25,6 +25,7 @@ from threading import get_ident
 from typing import Any
 
 from .offers import COMMIT, Source
+from .plain_json import read_json
 from .selection import INDEX, WEIGHTS, needed, safe_path
 
 HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
@@ -318,7 +319,7 @@ def _numbered(names: set[str]) -> set[str]:
 def _read_index(path: Path, modified: int, size: int) -> tuple[str, ...]:
     """The files that an index of weights names; something that is nowhere if it is damaged."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        names = read_json(path)["weight_map"].values()
         return tuple({str(name) for name in names})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return ("(the index is damaged)",)
@@ -328,7 +329,7 @@ def _read_index(path: Path, modified: int, size: int) -> tuple[str, ...]:
 def _read_tree(path: Path, modified: int, size: int) -> Mapping[str, RemoteFile] | None:
     """A listing that this program or another tool wrote; None if it is damaged or of a later form."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
         if tree["format_version"] != TREE_FORMAT:
             return None
         return {name: _from_tree(name, entry) for name, entry in tree["files"].items() if safe_path(name)}
