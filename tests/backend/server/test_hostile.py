@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import struct
 import subprocess
 import time
@@ -20,14 +19,12 @@ import pytest
 from underpaint_backend.launch import Launched, launch, launched
 from underpaint_backend.server.access.guests import Guest, changing
 from underpaint_backend.server.access.tokens import digest_of, guests_beside, make_token
-from underpaint_protocol.client import Picture
 from underpaint_protocol.exceptions import InvalidField, MalformedMessage
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     MAX_FRAME,
     MAX_TILES,
-    REVOKED,
     Accepted,
     Cancelled,
     Done,
@@ -51,7 +48,6 @@ ROW = b"\xdc\x10\x00" + b"\x90" * 4096
 CROWDED = b"\x82\xa4type\xa4have\xa1x\xdc\x01\xff" + ROW * 511
 """A map of two megabytes, as large as a frame may be, with two million empty lists in it."""
 PIXELS = bytes(range(256)) * 4
-YEAR = 366 * 24 * 3600.0
 
 
 @pytest.fixture
@@ -272,37 +268,7 @@ def resident(daemon: Launched) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-# The clock, and the journal
-
-
-async def test_a_clock_that_jumps(tmp_path: Path) -> None:
-    """A picture that waits for its client is still there when the clock is a year off at the next start, either way."""
-    home, sessions = tmp_path / "home", {}
-    with launched(home, "--threads", "1") as daemon:
-        for jump in (-YEAR, YEAR):
-            async with Caller(daemon) as client:
-                client.submit("waits", SHORT)
-                await client.end_of("waits")
-                sessions[client.core.session] = jump
-    with contextlib.closing(sqlite3.connect(home / "journal.sqlite")) as journal, journal:
-        for session, jump in sessions.items():
-            journal.execute("UPDATE jobs SET ended = ended + ? WHERE session = ?", (jump, session))
-    with launched(home, "--threads", "1") as daemon:
-        await books_kept(daemon)
-        for session in sessions:
-            async with Caller(daemon, session) as client:
-                assert isinstance(await client.end_of("waits"), Done)
-                assert any(isinstance(event, Picture) for event in client.of("waits"))
-
-
-async def books_kept(daemon: Launched) -> None:
-    """Wait until the daemon has looked for what is too old: right after, it sees off whose token was taken back."""
-    leaving, _ = await greeted(daemon, guest(daemon))
-    with changing(guests_beside(daemon.home / "token")) as guests:
-        guests.clear()
-    async with asyncio.timeout(30):
-        await leaving.wait_closed()
-    assert leaving.close_code == REVOKED
+# The journal
 
 
 async def test_a_corrupt_journal(tmp_path: Path) -> None:
