@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,8 @@ class Interrupted(Exception):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for bad input, 1 if the work failed, or 130 if it was interrupted."""
     words = list(sys.argv[1:] if words is None else words)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(words)
     except CommandError as error:

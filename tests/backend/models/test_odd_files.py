@@ -89,7 +89,9 @@ async def test_beside_all_that_is_odd_one_paints(home: Path) -> None:
     plant("deep_lender", home)
 
     host = LocalHost(LocalOptions(device="cpu", threads=1))
-    assert {model.id for model in host.models()} >= SOUND
+    models = {model.id: model for model in host.models()}
+    assert set(models) >= SOUND
+    assert "licence is accepted at https://" in models["flux2:dev"].detail
     await host.start(lambda worker: None)
     request = Request("primer-inpaint", "text_to_image", 64, 64, steps=1)
     end = (await asyncio.wait_for(run(host, Submit("job", request)), 60))[-1]

@@ -6,6 +6,7 @@ import argparse
 
 from ...models.catalog import default_roots, find_models
 from ...models.folders import add_folder, folder_entries, remove_folder, sister_among
+from ...models.headers import printable
 from .. import CommandError, own_daemon
 from .listing import count
 
@@ -24,7 +25,7 @@ def add(arguments: argparse.Namespace) -> int:
         problem = f"; it cannot be used: {entry.model.detail}" if entry.model.state != "ready" else ""
         print(f"{entry.model.id}: {entry.model.name}{problem}")
     for broken in contents.broken:
-        print(f"{broken.path.relative_to(folder)} cannot be used: {broken.reason}")
+        print(f"{printable(str(broken.path.relative_to(folder)), 300)} cannot be used: {broken.reason}")
     models, loras = count(len(contents.entries), "model"), count(len(contents.loras), "LoRA")
     own_daemon.models_there()
     print(f"{folder} is searched from now on: {models} and {loras} in it can be used.")

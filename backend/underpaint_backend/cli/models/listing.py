@@ -10,6 +10,7 @@ from underpaint_protocol.messages import Model
 from ...models.catalog import Entry, default_roots, find_models
 from ...models.download import in_gb
 from ...models.folders import Contents, folder_entries, folders, loras_folder
+from ...models.headers import printable
 from ...models.offers import Offer
 from .. import own_daemon
 from .lookup import entry_called, known_offers
@@ -85,7 +86,8 @@ def description(entry: Entry, offer: Offer | None, misfit: str) -> str:
     if offer is not None and offer.memory:
         lines["memory"] = ", ".join(f"{in_gb(size)} in {name}" for name, size in offer.memory.items())
     if model.state == "ready":
-        lines["files"] = f"{in_gb(bytes_here(entry))} in {entry.checkpoint or entry.folder}"
+        place = printable(str(entry.checkpoint or entry.folder), 4096)
+        lines["files"] = f"{in_gb(bytes_here(entry))} in {place}"
         lines.update({f"its {part}": str(path) for part, path in entry.elsewhere.items()})
     elif model.download:
         lines["to fetch"] = in_gb(model.download)

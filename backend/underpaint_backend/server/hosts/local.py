@@ -30,7 +30,7 @@ from ...models.exceptions import DownloadCancelled, ModelError
 from ...models.fitness import Choice, Room, fitness, fitted
 from ...models.folders import folder_entries
 from ...models.hub import settings
-from ...models.offers import Offer, offers
+from ...models.offers import Offer, sound_offers
 from ...models.store import Store, cache_folder
 from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, Unusable, frame, vocabulary
 from ..pulls import FetchFailed, Progress
@@ -129,7 +129,7 @@ class LocalHost:
 
     def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
         try:
-            offer = offers().get(model)
+            offer = sound_offers()[0].get(model)
             if offer is None:
                 raise FetchFailed(describe("unknown_model", detail=model))
             Download(offer, Store(cache_folder()), settings()).run(on_progress, left_off)
@@ -338,10 +338,7 @@ async def _send(process: Process, *messages: Record) -> None:
 
 def _known(entries: Mapping[str, Entry]) -> tuple[Model, ...]:
     """The models, and of those whose licence has to be accepted first, where."""
-    try:
-        known = offers()
-    except (OSError, ValueError):  # which the catalog has written into the log
-        known = {}
+    known, _ = sound_offers()  # the catalog has written into the log what is wrong with the others
     return tuple(_with_address(entry.model, known.get(entry.model.id)) for entry in entries.values())
 
 
