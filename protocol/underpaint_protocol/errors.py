@@ -86,7 +86,8 @@ TABLE: Dict[str, Row] = {
     "forbidden_origin": Row("Web pages may not use this daemon.", "Connect from Krita or from the command line."),
     "forbidden_host": Row(
         "The daemon does not answer under this name.",
-        "Use 127.0.0.1, or start the daemon with --allow-host NAME.",
+        "Whoever looks after the daemon has to start it with --allow-host and the name in the address. On its own "
+        "machine, 127.0.0.1 does without.",
     ),
     "wrong_version": Row(
         "The plugin and the daemon speak different versions of their language.",
@@ -157,6 +158,10 @@ TABLE: Dict[str, Row] = {
     "too_many_pixels": Row(
         "The area is too large: {detail}.",
         "Select a smaller area, or scale the picture down.",
+    ),
+    "too_much_work": Row(
+        "This is more work than is allowed in a day: {detail}.",
+        "Ask for fewer steps or fewer pictures at once, or select a smaller area.",
     ),
     "too_many_jobs": Row(
         "Too many pictures are waiting already ({detail}).",

@@ -242,7 +242,7 @@ async def test_9_each_token_has_its_bounds(guarded: tuple[Launched, str]) -> Non
     assert await code(Submit("pixels", replace(SHORT, width=1100, height=1000))) == "too_many_pixels"
     bytes_ = replace(INPAINT, width=600, height=600, image=large, mask=mask)
     assert await code(Submit("bytes", bytes_)) == "too_many_pixels"
-    assert await code(Submit("work", replace(SHORT, width=900, height=900, steps=100))) == "too_many_pixels"
+    assert await code(Submit("work", replace(SHORT, width=900, height=900, steps=100))) == "too_much_work"
     assert [await code(Submit(str(n), replace(LONG, steps=900))) for n in range(3)] == [
         "accepted",
         "accepted",

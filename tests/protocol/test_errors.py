@@ -39,3 +39,11 @@ def test_the_daemons_own_refusal_is_read() -> None:
     """The error in the body of a refused handshake arrives as it was sent."""
     error = describe("unauthorized")
     assert refusal_in(json.dumps(error.to_wire()).encode()) == error
+
+
+def test_what_is_refused_from_afar_is_mended_by_whom_can() -> None:
+    """A name that the daemon does not know is no matter of another address; work is less with fewer steps, too."""
+    assert describe("forbidden_host").hint.startswith(
+        "Whoever looks after the daemon has to start it with --allow-host"
+    )
+    assert "fewer steps or fewer pictures" in describe("too_much_work", detail="").hint

@@ -64,8 +64,7 @@ def _reason_in_work(request: Request, model: Model, limits: Limits) -> ErrorInfo
     work = work_of(request, model)
     if limits.work_per_day is None or work <= limits.work_per_day:
         return None
-    detail = f"{work} megapixel steps, and {limits.work_per_day} are allowed in a day"
-    return describe("too_many_pixels", detail=detail)
+    return describe("too_much_work", detail=f"{work} megapixel steps, and {limits.work_per_day} are allowed")
 
 
 def _bytes_of(request: Request) -> int:
