@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ._vendor.underpaint_protocol import locations
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
+from .settings import is_local
 
 KRITAS_OWN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "QT_PLUGIN_PATH", "QML2_IMPORT_PATH")
 """Variables that Krita sets for itself and that would lead another Python astray."""
@@ -47,14 +48,41 @@ class Starting:
 
 def launch_command() -> Optional[List[str]]:
     """The words that start the daemon: as it wrote them down itself, else `underpaint serve`, else None."""
-    try:
-        words: Any = json.loads(locations.launch_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        words = None
-    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+    words = _recorded()
+    if words:
         return words
     program = shutil.which("underpaint")
     return [program, "serve"] if program else None
+
+
+def _recorded() -> List[str]:
+    """How the daemon was started last, as it wrote down itself; nothing if it did not, or the file is damaged."""
+    try:
+        words: Any = json.loads(locations.launch_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []
+
+
+def is_own(server: str) -> bool:
+    """Whether a daemon that is started on this machine belongs at `server`.
+
+    It does at the usual port and at the one at which it listened last. Behind any other port of this machine may be a
+    tunnel to another one.
+    """
+    try:
+        address = urlsplit(server)
+        usual = address.scheme == "ws" and is_local(server)
+        return usual and address.port in (locations.DEFAULT_PORT, _last_port())
+    except ValueError:
+        return False
+
+
+def _last_port() -> int:
+    """The port at which the daemon listened last; the usual one if nobody knows."""
+    words = _recorded()
+    _, _, port = words[words.index("--listen") + 1].rpartition(":") if "--listen" in words[:-1] else ("", "", "")
+    return int(port) if port.isdecimal() else locations.DEFAULT_PORT
 
 
 def at_port_of(server: str, command: List[str]) -> List[str]:

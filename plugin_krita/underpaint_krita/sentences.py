@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Optional, Union
 
 from ._vendor.underpaint_protocol.errors import ErrorInfo
@@ -19,8 +20,6 @@ TO_ACCEPT = " (to be accepted)"
 MB, GB = 10**6, 10**9
 CONNECTED_AGAIN = "Connected again; your picture goes on."
 DRAINING = "Underpaint is being stopped. What it has begun goes on when it is started again."
-ONCE_MORE = "The painting process stopped; trying once more."
-AGAIN = " (once more: the painting process had stopped)"
 FORGOTTEN = "A picture from before is lost: the daemon does not remember it."
 
 
@@ -31,10 +30,29 @@ def queue_place(position: int) -> str:
     return f"{position} picture{'s' if position > 1 else ''} before yours"
 
 
-def progress(event: Progress, again: bool = False) -> str:
-    """What is being done, and at which step; `again` if it was begun before."""
+def progress(event: Progress, again: bool = False, lost: bool = False) -> str:
+    """What is being done, and at which step; `again` if it was begun before, `lost` as in `once_more`."""
     steps = f", step {event.step} of {event.steps}" if event.phase == "denoising" and event.steps else ""
-    return PHASES[event.phase] + steps + (AGAIN if again else "")
+    why = "it was interrupted" if lost else "the painting process had stopped"
+    return PHASES[event.phase] + steps + (f" (once more: {why})" if again else "")
+
+
+def once_more(lost: bool) -> str:
+    """A picture is begun again. If the connection was `lost` meanwhile, nobody here knows what stopped."""
+    return f"The painting {'was interrupted' if lost else 'process stopped'}; trying once more."
+
+
+def done(seconds: float, again: bool = False) -> str:
+    """A picture is finished, of which the last attempt took so many seconds; `again` if it was not the first."""
+    return f"Done. Painting took {seconds:.1f} s{' this time' if again else ''}."
+
+
+def elsewhere(error: ErrorInfo, server: str) -> ErrorInfo:
+    """`error` as it is told of a server that no daemon of this machine is."""
+    if error.code != "unreachable":
+        return error
+    message = f"The server at {server} does not answer: it, or the tunnel to it, is not up."
+    return dataclasses.replace(error, message=message, hint="Start what is missing there, or correct the address.")
 
 
 def reconnecting(error: ErrorInfo, seconds: float, waiting: bool) -> str:

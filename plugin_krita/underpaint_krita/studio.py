@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Optional
 
 from krita import Krita
 
-from . import sentences, settings
+from . import daemon, sentences, settings
 from ._vendor.underpaint_protocol import locations
 from ._vendor.underpaint_protocol.errors import ErrorInfo, describe
 from ._vendor.underpaint_protocol.exceptions import InvalidField
@@ -49,7 +49,7 @@ from .trust_dialog import ask_to_trust
 PROGRESS_DELAY = 20
 """Milliseconds for which progress waits to be shown together with its preview."""
 STARTABLE = ("unreachable", "not_started", "disconnected")
-"""Errors after which the daemon can be started from here, if the server is this machine."""
+"""Errors after which the daemon can be started from here, if the server is this machine's own."""
 LAST_WORDS = 0.5
 """Seconds that Krita waits at its end, at most, for a wish to cancel to be sent."""
 
@@ -69,11 +69,14 @@ class Studio(QtCore.QObject):
         self._recovery.told.connect(panel.show_notice)
         self._welcome: Optional[Welcome] = None
         self._connecting = False
+        self._away: Optional[ErrorInfo] = None
         self._generate_when_connected = False
         self._job: Optional[Job] = None
         self._generation: Optional[Generation] = None
         self._progress: Optional[Progress] = None
         self._attempt = 1
+        self._lost = False
+        """Whether there was no connection for a while since the picture was begun."""
         self._fetching: Optional[str] = None
         self._progress_timer = QtCore.QTimer(self)
         self._progress_timer.setSingleShot(True)
@@ -132,7 +135,7 @@ class Studio(QtCore.QObject):
             self._recovery.cancel()
         self._generate_when_connected = False
         self._let_go()
-        self._panel.show_state("Cancelled.")
+        self._say("Cancelled.")
 
     def fetch(self, model: str) -> None:
         """Have a model brought to the daemon's machine."""
@@ -146,8 +149,8 @@ class Studio(QtCore.QObject):
 
     def start_daemon(self) -> None:
         """Start the daemon on this machine and connect to it."""
-        self._connecting = True
-        self._panel.show_state("Starting Underpaint…")
+        self._connecting, self._away = True, None
+        self._say("Starting Underpaint…")
         self._network.start_daemon(self._settings.server, self._settings.token)
 
     def choose_server(self) -> None:
@@ -184,15 +187,15 @@ class Studio(QtCore.QObject):
         self._connect()
 
     def _connect(self) -> None:
-        self._welcome, self._connecting = None, True
-        self._panel.show_state("Connecting…")
+        self._welcome, self._connecting, self._away = None, True, None
+        self._say("Connecting…")
         self._network.connect(self._settings.server, self._settings.token(), self._settings.pin())
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        self._welcome, self._connecting = welcome, False
+        self._welcome, self._connecting, self._away = welcome, False, None
         self._panel.forget_pulls()
         self._panel.show_models(welcome.models)
-        self._panel.show_state(sentences.CONNECTED_AGAIN if self._is_painting else sentences.worker(welcome))
+        self._say(sentences.CONNECTED_AGAIN if self._is_painting else sentences.worker(welcome))
         if self._generate_when_connected:
             self._generate_when_connected = False
             self._show_busy()
@@ -205,19 +208,20 @@ class Studio(QtCore.QObject):
 
     def _on_status(self, status: Status) -> None:
         if status.draining or not self._is_painting:
-            self._panel.show_state(sentences.worker(status))
+            self._say(sentences.worker(status))
 
     def _on_reconnecting(self, event: Reconnecting) -> None:
-        self._connecting = True
-        sentence = sentences.reconnecting(event.error, event.seconds, self._is_painting)
-        self._panel.show_state(sentence, offer_start=self._is_startable(event.error))
+        self._connecting = self._lost = True
+        self._away = self._told(event.error)
+        self._say(sentences.reconnecting(self._away, event.seconds, self._is_painting))
 
     def _on_disconnected(self, event: Disconnected) -> None:
         self._welcome, self._connecting, self._generate_when_connected = None, False, False
+        self._away, self._lost = self._told(event.error), True
         self._panel.forget_pulls()
         if self._job is not None and self._generation is not None and not self._generation.complete:
             self._recovery.take([self._job])  # It goes on at the server; another connection may bring its picture.
-        self._rest(event.error)
+        self._rest(self._away)
         if event.certificate is not None:  # The dialog has an event loop of its own, and there are more events.
             QtCore.QTimer.singleShot(0, partial(self._ask_to_trust, self._settings.server, event.certificate))
 
@@ -226,8 +230,18 @@ class Studio(QtCore.QObject):
         if server == self._settings.server and ask_to_trust(server, certificate, self._panel):
             self._adopt(self._settings.with_pin(server, certificate.fingerprint))
 
-    def _is_startable(self, error: ErrorInfo) -> bool:
-        return error.code in STARTABLE and settings.is_local(self._settings.server)
+    def _told(self, error: ErrorInfo) -> ErrorInfo:
+        """Why there is no connection, as it is told of this server."""
+        server = self._settings.server
+        return error if daemon.is_own(server) else sentences.elsewhere(error, server)
+
+    @property
+    def _is_startable(self) -> bool:
+        """Whether there would be a connection if the daemon were started on this machine."""
+        return self._away is not None and self._away.code in STARTABLE and daemon.is_own(self._settings.server)
+
+    def _say(self, text: str) -> None:
+        self._panel.show_state(text, offer_start=self._is_startable)
 
     # Painting
 
@@ -243,11 +257,12 @@ class Studio(QtCore.QObject):
         scene = read_scene(Krita.instance().activeDocument(), welcome.limits.max_pixels)
         request = _request(wishes, scene, ready[0])
         self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask, scene.place)
+        self._attempt, self._lost = 1, False
         self._generation = Generation(scene, wishes.prompt, self)
         self._generation.ended.connect(partial(self._on_ended, self._job.id))
         self._network.submit(self._job)
         self._show_busy()
-        self._panel.show_state("Waiting for the connection…" if self._connecting else "Sending…")
+        self._say("Waiting for the connection…" if self._connecting else "Sending…")
 
     def _collect(self) -> None:
         events, frame = self._mailbox.collect()
@@ -273,7 +288,7 @@ class Studio(QtCore.QObject):
             if isinstance(event, (Position, Started, Progress)):
                 self._handle(event)
             elif isinstance(event, TERMINAL) and self._welcome is not None:
-                self._panel.show_state(sentences.worker(self._welcome))
+                self._say(sentences.worker(self._welcome))
             self._show_busy()
 
     def _is_present(self, job: str) -> bool:
@@ -281,20 +296,21 @@ class Studio(QtCore.QObject):
         return self._job is not None and job == self._job.id
 
     def _on_remembered(self, event: Remembered) -> None:
+        self._lost = True
         self._recovery.take(event.jobs)
 
     def _on_accepted(self, event: Accepted) -> None:
         if self._generation is not None:
             self._generation.begin()
-        self._panel.show_state(sentences.queue_place(event.position))
+        self._say(sentences.queue_place(event.position))
 
     def _on_position(self, event: Position) -> None:
-        self._panel.show_state(sentences.queue_place(event.position))
+        self._say(sentences.queue_place(event.position))
 
     def _on_started(self, event: Started) -> None:
         self._attempt = event.attempt
         if event.attempt > 1:
-            self._panel.show_state(sentences.ONCE_MORE)
+            self._say(sentences.once_more(self._lost))
             self._panel.show_progress(0)
 
     def _on_progress(self, event: Progress) -> None:
@@ -307,7 +323,7 @@ class Studio(QtCore.QObject):
         event, self._progress = self._progress, None
         if event is not None and (self._is_present(event.job) or self._recovery.is_running(event.job)):
             self._panel.show_progress(event.fraction)
-            self._panel.show_state(sentences.progress(event, again=self._attempt > 1))
+            self._say(sentences.progress(event, self._attempt > 1, self._lost))
 
     def _on_finished(self, event: Finished) -> None:
         if self._generation is not None and self._job is not None and event.index == 0:
@@ -317,7 +333,7 @@ class Studio(QtCore.QObject):
         if self._generation is not None and not self._generation.complete:
             self._network.acknowledge(event.job)
         self._let_go()
-        self._panel.show_state(f"Done in {event.seconds:.1f} s.")
+        self._say(sentences.done(event.seconds, self._attempt > 1))
         for notice in event.notices:
             self._panel.show_notice(notice)
 
@@ -326,7 +342,7 @@ class Studio(QtCore.QObject):
 
     def _on_cancelled(self, event: Cancelled) -> None:
         self._let_go()
-        self._panel.show_state("Cancelled.")
+        self._say("Cancelled.")
 
     def _on_error(self, event: Error) -> None:
         if event.job is None and self._fetching is not None and event.error.code in REFUSALS:
@@ -344,12 +360,12 @@ class Studio(QtCore.QObject):
             self._network.cancel(job)
             if self._is_present(job):
                 self._let_go()
-                self._panel.show_state(f"Stopped, because {outcome.value}.")
+                self._say(f"Stopped, because {outcome.value}.")
 
     def _rest(self, error: ErrorInfo) -> None:
         """Nothing goes on any more, because of `error`."""
         self._let_go()
-        self._panel.show_error(error, offer_start=self._is_startable(error))
+        self._panel.show_error(error, offer_start=self._is_startable)
 
     def _let_go(self) -> None:
         """Forget the job. Its layer is taken away unless it is finished; that may go on for a while."""

@@ -18,6 +18,8 @@ from .conftest import PHOTOGRAPHS, PICTURES, use_server
 from .launch import Krita, Performance
 
 SERVE = "{python} -P -m underpaint_backend serve --threads 1 --port {port}"
+AWAY = "ws://127.0.0.1:1"
+"""An address on this machine at which nobody listens, and no daemon of the artist's ever did."""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,15 @@ def seen(krita: Krita, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Per
     use_server(home, f"ws://127.0.0.1:{port}")
     pids = home / "pids"
     serve = SERVE.format(python=sys.executable, port=port)
+    launch = json.dumps(["sh", "-c", f"echo $$ >> {pids}; exec {serve}", "--listen", f"127.0.0.1:{port}"])
+    (home / "launch.json").write_text(launch, encoding="utf-8")
     environment = {
         "UNDERPAINT_HOME": str(home),
         "UNDERPAINT_PHOTOGRAPH": str(PHOTOGRAPHS / "coffee.jpg"),
         "UNDERPAINT_PICTURES": str(PICTURES),
         "UNDERPAINT_PIDS": str(pids),
-        "UNDERPAINT_LAUNCH": json.dumps(["sh", "-c", f"echo $$ >> {pids}; exec {serve}"]),
+        "UNDERPAINT_LAUNCH": launch,
+        "UNDERPAINT_AWAY": AWAY,
     }
     try:
         performance = krita.play("daemon", tmp_path_factory.mktemp("daemon"), environment, timeout=240)
@@ -46,7 +51,7 @@ def seen(krita: Krita, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Per
 
 
 def test_no_daemon_is_a_sentence_and_a_button(seen: Performance) -> None:
-    """Without a daemon the docker says so and offers to start it."""
+    """Without a daemon the docker says so and offers to start it, where it was listening last."""
     assert seen.facts["without"]["state"].startswith("Underpaint's daemon is not running at ws://127.0.0.1:")
     assert seen.facts["without"]["button"]
     assert seen.facts["without"]["boxes"] == []
@@ -73,8 +78,9 @@ def test_the_layer_waits(seen: Performance) -> None:
 
 def test_the_picture_still_arrives(seen: Performance) -> None:
     """With a daemon again, in the same layer and in one step of the history."""
-    assert "(once more: the painting process had stopped)" in seen.facts["second_attempt"]
+    assert "(once more: it was interrupted)" in seen.facts["second_attempt"]
     assert seen.facts["arrived"].startswith("Done")
+    assert seen.facts["arrived"].endswith(" s this time.")
     assert seen.facts["layers_arrived"] == [*seen.facts["layers_before"], ["a blue circle", False]]
     assert seen.facts["history_arrived"] == [*seen.facts["history_before"], "Add Layer"]
     assert seen.facts["active_arrived"] == seen.facts["active_before"]
@@ -84,6 +90,21 @@ def test_cancel_works_without_a_daemon(seen: Performance) -> None:
     """The growing layer goes, and everything is as it was."""
     assert seen.facts["cancelled"] == {"generate": True, "modified": False}
     assert seen.saved("after") == seen.saved("before")
+
+
+def test_a_refusal_does_not_take_the_button_away(seen: Performance) -> None:
+    """The daemon can still be started while the docker says that it cannot paint into this document."""
+    refused = seen.facts["refused"]
+    assert refused["state"].startswith("Underpaint needs a picture in RGB with 8 bits")
+    assert refused["button"]
+
+
+def test_a_server_elsewhere_is_not_started_here(seen: Performance) -> None:
+    """Where no daemon of this machine belongs, the docker offers none, and names what may be down."""
+    assert seen.facts["elsewhere"]["state"].startswith(
+        f"The server at {AWAY} does not answer: it, or the tunnel to it, is not up."
+    )
+    assert not seen.facts["elsewhere"]["button"]
 
 
 def test_krita_ends_well(seen: Performance) -> None:

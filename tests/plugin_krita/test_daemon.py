@@ -83,3 +83,44 @@ def test_a_daemon_that_ends_at_once_is_quoted(home: Path) -> None:
 def test_the_daemon_is_started_where_the_plugin_looks_for_it(server: str, more: list[str]) -> None:
     """The port in the address is the one at which the daemon is told to listen."""
     assert daemon.at_port_of(server, ["underpaint", "serve"]) == ["underpaint", "serve", *more]
+
+
+@pytest.mark.parametrize(
+    ("server", "own"),
+    [
+        ("ws://127.0.0.1:8738", True),
+        ("ws://localhost:8738", True),
+        ("ws://[::1]:8738/", True),
+        ("ws://127.0.0.1:8739", False),
+        ("ws://localhost", False),
+        ("wss://localhost:8738", False),
+        ("wss://localhost:8748", False),
+        ("ws://box.example:8738", False),
+        ("ws://127.0.0.1.example:8738", False),
+        ("ws://127.0.0.1:99999", False),
+        ("ws://[abc", False),
+        ("", False),
+    ],
+)
+def test_a_daemon_is_started_at_its_own_address_only(home: Path, server: str, own: bool) -> None:
+    """Behind another port of this machine may be the tunnel to another one, which no daemon here would bring back."""
+    assert daemon.is_own(server) is own
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:9000", "0.0.0.0:9000", "[::1]:9000"])
+def test_a_daemon_may_be_used_to_another_address(home: Path, listen: str) -> None:
+    """The one at which it listened last, as it wrote down itself."""
+    words = ["python", "-m", "underpaint_backend", "serve", "--listen", listen]
+    (home / "launch.json").write_text(json.dumps(words))
+    assert daemon.is_own("ws://127.0.0.1:9000")
+    assert daemon.is_own("ws://127.0.0.1:8738")
+    assert not daemon.is_own("ws://127.0.0.1:8739")
+    assert not daemon.is_own("wss://127.0.0.1:9000")
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '["--listen"]', '["--listen", "here"]', '["--listen", 3]', "[1]"])
+def test_a_damaged_record_names_no_address(home: Path, damage: str) -> None:
+    """Then only the usual one is the daemon's."""
+    (home / "launch.json").write_text(damage)
+    assert daemon.is_own("ws://127.0.0.1:8738")
+    assert not daemon.is_own("ws://127.0.0.1:9000")

@@ -40,12 +40,37 @@ def test_reconnecting(error: m.ErrorInfo, seconds: float, waiting: bool, sentenc
     assert sentences.reconnecting(error, seconds, waiting) == sentence
 
 
+def test_a_server_that_is_not_the_artists_own_daemon() -> None:
+    """Starting a daemon here would not help: it is the server that is away, or the tunnel to it."""
+    told = sentences.elsewhere(AWAY, "ws://there")
+    assert told.message == "The server at ws://there does not answer: it, or the tunnel to it, is not up."
+    assert told.hint == "Start what is missing there, or correct the address."
+    assert (told.code, told.retryable) == (AWAY.code, AWAY.retryable)
+    assert sentences.elsewhere(LOST, "ws://there") == LOST
+
+
 def test_progress() -> None:
     """The phase in words, and the step where there are steps."""
     assert sentences.progress(m.Progress("a", "denoising", 0.5, 3, 12)) == "Painting, step 3 of 12"
     assert sentences.progress(m.Progress("a", "loading", 0.1)) == "Loading the model"
     assert sentences.progress(m.Progress("a", "loading", 0.1), again=True).startswith("Loading the model (once more")
     assert set(sentences.PHASES) == set(m.PHASES)
+
+
+def test_another_attempt_says_what_is_known_of_the_first() -> None:
+    """With the connection kept it was the painting process; else the daemon may have stopped, or only the line."""
+    event = m.Progress("a", "denoising", 0.5, 3, 12)
+    assert sentences.once_more(lost=False) == "The painting process stopped; trying once more."
+    assert sentences.once_more(lost=True) == "The painting was interrupted; trying once more."
+    assert sentences.progress(event, again=True).endswith("12 (once more: the painting process had stopped)")
+    assert sentences.progress(event, again=True, lost=True).endswith("12 (once more: it was interrupted)")
+    assert sentences.progress(event, lost=True) == "Painting, step 3 of 12"
+
+
+def test_the_end_says_how_long_it_was_painted() -> None:
+    """Not how long the artist waited, nor how long it took when it came to nothing."""
+    assert sentences.done(4.12) == "Done. Painting took 4.1 s."
+    assert sentences.done(4.12, again=True) == "Done. Painting took 4.1 s this time."
 
 
 @pytest.mark.parametrize("state", m.WORKER_STATES)

@@ -5,6 +5,11 @@ import signal
 
 from underpaint_driver.artist import Artist, keep, layers, pixels
 
+try:
+    from PyQt5.QtWidgets import QApplication, QDialog, QLineEdit
+except ImportError:
+    from PyQt6.QtWidgets import QApplication, QDialog, QLineEdit
+
 
 def play(stage):
     artist = Artist(stage)
@@ -38,6 +43,8 @@ def play(stage):
     facts["history_arrived"] = artist.history()
     facts["active_arrived"] = document.activeNode().name()
     yield from _cancelled(stage, artist, document)
+    yield from _refused(stage, artist)
+    yield from _elsewhere(stage, artist)
 
 
 def _killed(stage, artist, document):
@@ -75,6 +82,29 @@ def _cancelled(stage, artist, document):
     yield 1.5
     stage.facts["cancelled"] = {"generate": artist.widget("generate").isEnabled(), "modified": document.modified()}
     stage.save("after", pixels(document))
+
+
+def _refused(stage, artist):
+    """Without a daemon, Generate in a document that cannot be painted into."""
+    yield from artist.new(100, 80, "RGBA", "U16")
+    yield from artist.press("generate")
+    yield from stage.until(lambda: "8 bits" in artist.state(), 10, "the refusal")
+    stage.facts["refused"] = {"state": artist.state(), "button": artist.widget("start").isVisible()}
+
+
+def _elsewhere(stage, artist):
+    """Another server, which is not there either."""
+
+    def dialogs():
+        return [w for w in QApplication.topLevelWidgets() if isinstance(w, QDialog) and w.isVisible()]
+
+    yield from artist.click(artist.widget("server"))
+    yield from stage.until(dialogs, 10, "the dialog")
+    dialog = dialogs()[0]
+    dialog.findChildren(QLineEdit)[0].setText(os.environ["UNDERPAINT_AWAY"])
+    dialog.accept()
+    yield from stage.until(lambda: os.environ["UNDERPAINT_AWAY"] in artist.state(), 20, "a sentence")
+    stage.facts["elsewhere"] = {"state": artist.state(), "button": artist.widget("start").isVisible()}
 
 
 def _start(artist):
