@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 8
 STALL_SECONDS = 30
 """Seconds that a client may leave what is sent to it unread."""
+OPEN_TIMEOUT = 10.0
+"""Seconds until the handshake of a websocket, TLS and all, must be finished."""
 PING_INTERVAL = 20.0
 """Seconds between pings, which keep idle proxies from closing the connection."""
 CHORES_INTERVAL = 5.0
@@ -109,7 +111,7 @@ class Daemon:
                 compression=None,
                 max_size=MAX_FRAME,
                 max_queue=4,
-                open_timeout=10,
+                open_timeout=OPEN_TIMEOUT,
                 ping_interval=PING_INTERVAL,
                 close_timeout=1,
                 server_header=None,
