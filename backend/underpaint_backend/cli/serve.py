@@ -9,6 +9,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import ssl
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ from . import CommandError, numbers, place
 
 log = logging.getLogger(__name__)
 
+ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/?#*@A-Z]+"
+"""RFC 6454, as it stands in the header: scheme, host and port, without a path."""
 ALWAYS_THERE = ("auto", "cpu")
 """Devices that need not be tried out."""
 
@@ -39,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate, if that does not hold it")
     parser.add_argument("--insecure-no-tls", action="store_true", help="listen to other machines without encryption")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine")
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page's origin")
+    parser.add_argument(
+        "--allow-origin", action="append", type=_origin, default=[], metavar="ORIGIN", help="a web page's origin"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda:0, mps, ... (default: the best there is)")
     parser.add_argument("--threads", type=numbers.above_zero, help="threads for computing on the CPU")
     parser.add_argument(
@@ -67,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stall-seconds", type=numbers.above_zero, default=30, help="until a client that does not read is cut off"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def _origin(word: str) -> str:
+    """One site as browsers name it; `null` is none, but what every page sends that hides where it is from."""
+    if not re.fullmatch(ORIGIN, word):
+        raise argparse.ArgumentTypeError(f"must be like https://example.org or http://127.0.0.1:8000; it was {word}")
+    return word
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -70,6 +70,14 @@ async def status(url: str, token: str, host: str = "", trusted: Path | None = No
         return refusal.response.status_code
 
 
+@pytest.mark.parametrize("origin", ["null", "NULL", "*", "https://*.example", "example.org", "https://a.example/", ""])
+def test_what_is_no_origin_of_one_site_cannot_be_allowed(tmp_path: Path, origin: str) -> None:
+    """`null` is what every sandboxed page sends, and the others never match what a browser sends."""
+    line = ended(tmp_path, "--allow-origin", origin)[-1]
+    assert "argument --allow-origin: must be like https://example.org" in line
+    assert line.endswith(f"it was {origin}")
+
+
 @pytest.mark.parametrize("device", ["toaster", "cuda:99"])
 def test_a_device_that_is_not_there_is_said_at_once(tmp_path: Path, device: str) -> None:
     """With those that are there; the daemon ends instead of waiting for jobs that it could never paint."""
