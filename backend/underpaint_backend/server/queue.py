@@ -70,7 +70,7 @@ class JobQueue:
         job.cancelled = True
         if self._turns.remove(job):
             self._changed()
-            await self._book.end(job, Cancelled(job.id))
+            await self._end(job, Cancelled(job.id))
         elif job in self._names:
             self._host.cancel(self._names[job])
 
