@@ -32,6 +32,7 @@ class SentenceLine(QtWidgets.QLabel):
 
     def _keep_whole(self) -> None:
         """Ask for all lines that the text takes at this width; a layout would cut what wraps more often than usual."""
+        self.setMinimumHeight(0)  # Or the label would never ask for less than it did for a longer text.
         self.setMinimumHeight(self.heightForWidth(self.width()) if self.text() else 0)
 
     def say(self, sentence: str, hint: Optional[str] = None) -> None:

@@ -81,6 +81,18 @@ panel.show_state("Ready.")
 facts["notices stay"] = panel.notice.isVisible()
 panel.clear_notices()
 facts["cleared"] = [panel.notice.accessibleName(), panel.notice.isVisible()]
+
+def room():
+    application.processEvents()
+    return [panel.state.height(), panel.findChild(QtWidgets.QScrollArea).height()]
+
+panel.resize(260, 900)
+panel.show_state("Ready.")
+facts["room"] = [room()]
+panel.show_error(describe("certificate_changed", detail="box.example"))
+facts["room"].append(room())
+panel.show_state("Ready.")
+facts["room"].append(room())
 print(json.dumps(facts))
 """
 
@@ -158,3 +170,11 @@ def test_notices_stay_until_they_are_cleared(facts: Facts) -> None:
     assert facts["notices"] == ["One is in a layer. One is in <a file>.", False, True]
     assert facts["notices stay"] is True
     assert facts["cleared"] == ["", False]
+
+
+def test_a_long_message_leaves_no_gap(facts: Facts) -> None:
+    """It takes the room that it needs from what scrolls, and gives it back."""
+    before, meanwhile, after = facts["room"]
+    assert meanwhile[0] > 3 * before[0]
+    assert meanwhile[1] < before[1]
+    assert after == before
