@@ -101,7 +101,8 @@ class Book:
         for row in restored.unknown:
             self._journal.forget(row.session, row.job)
         for job in restored.lost:
-            self._refund(job, job.work)
+            self.usage[job.session.owner, job.day] -= job.work
+            self._journal.refund(job.session.owner, job.day, job.work)
             self.forget(job)
         return restored.waiting
 
@@ -224,10 +225,11 @@ class Book:
         entry = job.session.tell(job, message, safe=False)
         job.ended_at = time.monotonic()
         self.pixels.release_request(job)
-        if not isinstance(message, Done):
-            self._refund(job, job.work if isinstance(message, Failed) else round(job.work * (1 - done)))
+        undone = {Done: 0.0, Failed: 1.0, Cancelled: 1 - done}[type(message)]
+        back = round(job.work * undone)
+        self.usage[job.session.owner, job.day] -= back
         row, now = _row(job.session, entry), time.time()
-        await self._safely(_Late(job, lambda: self._journal.end(row, now), entry))
+        await self._safely(_Late(job, lambda: self._journal.end(row, now, back), entry))
 
     def forget(self, job: Job) -> None:
         """The client has everything, or nobody came for it."""
@@ -327,11 +329,6 @@ class Book:
     def _is_late(self, job: Job) -> bool:
         """Whether something is yet to be written down of an earlier job with the same id."""
         return any(late.job.session is job.session and late.job.id == job.id for late in self._late)
-
-    def _refund(self, job: Job, work: int) -> None:
-        if work:
-            self.usage[job.session.owner, job.day] -= work
-            self._journal.refund(job.session.owner, job.day, work)
 
     def _reserve_numbers(self, session: Session) -> None:
         if session.needs_numbers:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from underpaint_backend.server.book import TOLD_ANYWAY, today
 from underpaint_backend.server.journal import JournalError
-from underpaint_protocol.messages import Accepted, Done, Progress, Started
+from underpaint_protocol.messages import Accepted, Cancelled, Done, Progress, Started
 
 from tests.backend.server.books import accepted, at, journal_in, locked, nothing_is_kept, opened, painted, told
 from tests.backend.server.journals import beside
@@ -43,6 +43,21 @@ async def test_what_a_full_journal_does_not_take_is_written_down_later(tmp_path:
         [session] = book.sessions.values()
         assert waiting == []
         assert told(session)[-2:] == [result, Done("a", 1.0)]
+
+
+async def test_what_a_late_end_gives_back_is_given_back_once(tmp_path: Path) -> None:
+    """While the journal takes nothing, a job is cancelled; the next daemon knows that it costs nothing."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session, "kept", work=2)
+        job = await accepted(book, session, "a", work=5)
+        with locked(tmp_path):
+            await book.end(job, Cancelled("a"))
+        assert book.usage["anna", today()] == 2
+        await asyncio.sleep(0.1)
+        await book.catch_up()
+    async with opened(tmp_path) as (book, _):
+        assert book.usage["anna", today()] == 2
 
 
 async def test_what_is_late_is_written_down_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -229,6 +229,16 @@ async def test_forgetting_a_session_forgets_all_that_is_its(journal: Journal, pa
     assert await kept(journal, path) == Contents(usage={("ada", "2026-11-23"): 10})
 
 
+async def test_the_end_of_a_job_gives_back_with_it(journal: Journal, path: Path) -> None:
+    """What of its charge was not used, once: an end that is refused gives back nothing."""
+    for n, name in enumerate("ab"):
+        await journal.accept(job(name), event(n, name), OWNER)
+    await journal.end(event(2, "a"), 300.0, 4)
+    assert await outcomes(journal.end(event(3, "a"), 300.0, 4)) == [Contradiction]
+    await journal.end(event(4, "b"), 300.0)
+    assert (await kept(journal, path)).usage == {("ada", DAY): 6}
+
+
 async def test_usage_is_refunded_and_forgotten_by_day(journal: Journal, path: Path) -> None:
     """A refund never makes a debt of the daemon; past days can go."""
     for n, day in enumerate(("2026-11-22", "2026-11-23")):

@@ -85,13 +85,14 @@ class Model:
         self.events[event.session, event.seq] = event
         return None
 
-    def end(self, event: EventRow, ended: float) -> Result:
+    def end(self, event: EventRow, ended: float, refund: int) -> Result:
         job = self.jobs.get((event.session, event.job))
         if job is not None and job.ended is not None:
             return Contradiction
         error = self.append(event)
-        if error is None:
-            self.jobs[event.session, event.job] = replace(self.jobs[event.session, event.job], ended=ended)
+        if error is None and job is not None:
+            self.jobs[event.session, event.job] = replace(job, ended=ended)
+            self.refund(self.sessions[event.session].owner, job.day, refund)
         return error
 
     def refund(self, owner: str, day: str, work: int) -> Result:
@@ -152,9 +153,9 @@ class JournalMachine(RuleBasedStateMachine):
     def append(self, session: str, job: str, seq: int, message: bytes) -> None:
         self._call("append", EventRow(session, seq, job, message))
 
-    @rule(session=SESSIONS, job=JOBS, seq=NUMBERS, message=BYTES, when=TIMES)
-    def end(self, session: str, job: str, seq: int, message: bytes, when: float) -> None:
-        self._call("end", EventRow(session, seq, job, message), when)
+    @rule(session=SESSIONS, job=JOBS, seq=NUMBERS, message=BYTES, when=TIMES, refund=WORK)
+    def end(self, session: str, job: str, seq: int, message: bytes, when: float, refund: int) -> None:
+        self._call("end", EventRow(session, seq, job, message), when, refund)
 
     @rule(owner=OWNERS, day=DAYS, work=WORK)
     def refund(self, owner: str, day: str, work: int) -> None:

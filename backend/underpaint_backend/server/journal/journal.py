@@ -93,12 +93,15 @@ class Journal:
         """Keep an event of a job."""
         return self._do(partial(statements.append, event=event))
 
-    def end(self, event: EventRow, ended: float) -> Future[None]:
-        """Keep the terminal event of a job that ended at the Unix time `ended`; a second one is a `Contradiction`."""
-        return self._do(partial(statements.end, event=event, ended=ended))
+    def end(self, event: EventRow, ended: float, refund: int = 0) -> Future[None]:
+        """Keep the terminal event of a job that ended at the Unix time `ended`; a second one is a `Contradiction`.
+
+        With it, `refund` of the job's charge is taken back from the owner of its session.
+        """
+        return self._do(partial(statements.end, event=event, ended=ended, refund=refund))
 
     def refund(self, owner: str, day: str, work: int) -> Future[None]:
-        """Take back a charge."""
+        """Take back a charge of a job that is forgotten before it ended."""
         return self._do(partial(statements.refund, owner=owner, day=day, work=work))
 
     def forget(self, session: str, job: str) -> Future[None]:

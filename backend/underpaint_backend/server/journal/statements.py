@@ -126,13 +126,21 @@ def append(connection: sqlite3.Connection, event: EventRow) -> None:
     )
 
 
-def end(connection: sqlite3.Connection, event: EventRow, ended: float) -> None:
-    """Keep the terminal event of a job. Raises `Contradiction` if it has one."""
+def end(connection: sqlite3.Connection, event: EventRow, ended: float, refund: int) -> None:
+    """Keep the terminal event of a job, and take back so much of its charge, never below nothing.
+
+    Raises `Contradiction` if it has ended already.
+    """
     key = (event.session, event.job)
     sql = "UPDATE jobs SET ended = ? WHERE session = ? AND job = ? AND ended IS NULL"
     if connection.execute(sql, (ended, *key)).rowcount == 0 and _holds(connection, *key):
         raise Contradiction(f"the job {event.job} has ended already")
     append(connection, event)
+    connection.execute(
+        """UPDATE usage SET work = max(0, work - ?) WHERE (owner, day) = (
+            SELECT owner, day FROM jobs JOIN sessions ON id = session WHERE session = ? AND job = ?)""",
+        (refund, *key),
+    )
 
 
 def refund(connection: sqlite3.Connection, owner: str, day: str, work: int) -> None:
