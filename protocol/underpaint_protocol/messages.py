@@ -31,6 +31,7 @@ from .fields import (
 )
 from .tiles import MAX_TILE
 from .values import MAX_JOBS as MAX_JOBS
+from .values import MAX_NAMES as MAX_NAMES
 from .values import MAX_SIDE as MAX_SIDE
 from .values import MAX_TILES as MAX_TILES
 from .values import WORKER_STATES as WORKER_STATES

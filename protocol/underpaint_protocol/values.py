@@ -6,10 +6,11 @@ Sizes are in pixels, fractions from 0 to 1, times in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from .exceptions import InvalidField
 from .fields import (
+    DIGEST_SIZE,
     MODEL_ID,
     Record,
     choice,
@@ -25,6 +26,8 @@ from .tiles import cell_count, cells
 
 MAX_SIDE = 16384
 MAX_TILES = 4096
+MAX_NAMES = 2 * MAX_TILES
+"""Tiles that all pictures of one request may have together; cutting more names apart holds up whoever does it."""
 MAX_JOBS = 4096
 
 TASKS = ("inpaint", "text_to_image", "image_to_image", "edit")
@@ -109,10 +112,35 @@ class Request(Record):
     references: Tuple[Image, ...] = sequence(Image, 16, default=())
     loras: Tuple[Adapter, ...] = sequence(Adapter, 16, default=())
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_names(sum(len(image.tiles) for image in self.images))
+
+    @classmethod
+    def from_wire(cls, wire: Dict[str, Any]) -> Request:
+        """As any record, but too many names of tiles are refused before they are cut apart."""
+        _check_names(_names_in(wire))
+        return super().from_wire(wire)
+
     @property
     def images(self) -> Tuple[Image, ...]:
         """The pictures that travel with the request."""
         return tuple(image for image in (self.image, self.mask, *self.references) if image is not None)
+
+
+def _check_names(count: int) -> None:
+    if count > MAX_NAMES:
+        raise InvalidField(
+            "references", f"and the other pictures may have at most {MAX_NAMES} tiles; they have {count}"
+        )
+
+
+def _names_in(wire: Dict[str, Any]) -> int:
+    """How many tiles a request names that nobody has checked yet; what is no picture counts as none."""
+    references = wire.get("references")
+    images = [wire.get("image"), wire.get("mask"), *(references if isinstance(references, list) else ())]
+    names = [image.get("tiles") for image in images if isinstance(image, dict)]
+    return sum(len(joined) for joined in names if isinstance(joined, bytes)) // DIGEST_SIZE
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from underpaint_protocol.exceptions import InvalidField, MalformedMessage, Proto
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import (
     MAX_FRAME,
+    MAX_NAMES,
     MAX_SIDE,
     MAX_TILES,
     Adapter,
@@ -32,6 +33,7 @@ from underpaint_protocol.messages import (
     Tile,
     vocabulary,
 )
+from underpaint_protocol.tiles import TILE
 from underpaint_protocol.vocabulary import FROM_CLIENT, FROM_SERVER, Bounds
 
 GOOD = {"model": "primer-inpaint", "task": "inpaint", "width": 64, "height": 64}
@@ -154,9 +156,10 @@ def test_one_list_and_one_map_are_bounded(bounds: Bounds, over: int) -> None:
 def largest_submit() -> Submit:
     """As many pictures, of as many tiles, as many LoRAs and as long words as a request may have."""
 
-    def picture(number: int, channels: int, depth: int) -> Image:
-        names = tuple(number.to_bytes(8, "big") + index.to_bytes(8, "big") for index in range(MAX_TILES))
-        return Image(MAX_SIDE, MAX_SIDE, channels, names, x=1 << 30, y=1 << 30, depth=depth)
+    def picture(number: int, channels: int, tiles: int) -> Image:
+        names = tuple(number.to_bytes(8, "big") + index.to_bytes(8, "big") for index in range(tiles))
+        width = min(tiles * TILE, MAX_SIDE)
+        return Image(width, tiles * TILE * TILE // width, channels, names, x=1 << 30, y=1 << 30, depth=16)
 
     request = Request(
         "m" * 100,
@@ -170,11 +173,12 @@ def largest_submit() -> Submit:
         scheduler="\U0001f58c" * 64,
         seed=2**63 - 1,
         batch=16,
-        image=picture(0, 4, 16),
-        mask=picture(1, 1, 16),
-        references=tuple(picture(2 + number, 4, 16) for number in range(16)),
+        image=picture(0, 4, MAX_TILES),
+        mask=picture(1, 1, MAX_TILES - 128),
+        references=tuple(picture(2 + number, 4, 8) for number in range(16)),
         loras=(Adapter("\U0001f58c" * 200, 0.1),) * 16,
     )
+    assert sum(len(image.tiles) for image in request.images) == MAX_NAMES
     return Submit("j" * 64, request, supersedes="s" * 64)
 
 

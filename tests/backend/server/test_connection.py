@@ -187,6 +187,15 @@ async def test_a_frame_over_the_limit_closes_with_a_reason(greeted: ClientConnec
     assert closed.value.rcvd.code == 1009
 
 
+async def test_text_that_is_none_closes_with_a_reason(greeted: ClientConnection) -> None:
+    """A text frame is answered, but one that is not UTF-8 is no text frame."""
+    greeted.transport.write(b"\x81\x81" + bytes(4) + b"\xff")
+    with pytest.raises(ConnectionClosedError) as closed:
+        await greeted.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1007
+
+
 async def test_a_wrong_token_is_told_in_words(daemon: Launched) -> None:
     """The client library turns a refused handshake into the daemon's own sentence."""
     with pytest.raises(Refused) as refusal:
