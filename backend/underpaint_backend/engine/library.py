@@ -126,7 +126,8 @@ class Library:
             family = family_class(entry.model.family).load(source, self.device, on_part)
         ladder = Ladder(family.parts)
         scale, multiple, takes_mask = ladder.attempt(
-            Effort("loading"), lambda: (family.latent_scale, family.size_multiple, family.takes_mask)
+            Effort("loading"),
+            lambda: family.parts.looked_at(lambda: (family.latent_scale, family.size_multiple, family.takes_mask)),
         )
         if entry.model.size_multiple % multiple:
             raise ModelBroken(entry.model.name, f"its size multiple must be one of {multiple}")

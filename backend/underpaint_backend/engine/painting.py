@@ -119,7 +119,8 @@ def paint_latents(model: LoadedModel, painting: Painting, observer: Observer) ->
     evaluation = Evaluation(model, painting)
 
     def prepare() -> tuple[Schedule, list[torch.Generator], Tensor]:
-        schedule = family.schedule(painting.scheduler, painting.steps, strength, evaluation.seen_size)
+        size = evaluation.seen_size
+        schedule = family.parts.looked_at(lambda: family.schedule(painting.scheduler, painting.steps, strength, size))
         generators = [torch.Generator().manual_seed(seed) for seed in painting.seeds]
         return schedule, generators, family.noise(generators, painting.size)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import nn
 
 from .device import Device, is_out_of_memory
-from .exceptions import BadFiles
+from .exceptions import BadFiles, EngineError
 from .packing import Pack, TensorFiles, in_fp8, in_ram, on_disk, pack_layers, streamed
 from .precision import BYTES, Storage, words_for
 from .quantisation import PACKS
@@ -18,6 +18,8 @@ from .residency import Key, residency_for
 from .sources import Source
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Precision: TypeAlias = Literal["half", "bfloat16", "float32"]
 """What a network calculates in on a device with half precision; on a CPU all is float32."""
@@ -236,10 +238,15 @@ class Parts:
         files: TensorFiles | None = self._read(lambda: TensorFiles(paths)) if paths else None
         return files
 
+    def looked_at(self, look: Callable[[], T]) -> T:
+        """What `look` finds in configurations. Raises `BadFiles` for whatever odd ones make it raise."""
+        found: T = self._read(look)
+        return found
+
     def _read(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
-        except BadFiles:
+        except (BadFiles, EngineError):
             raise
         except Exception as error:  # whatever damaged files make the libraries raise
             if is_out_of_memory(error):

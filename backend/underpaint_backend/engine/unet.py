@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
+from .configurations import clip_tokenizer, refuse_odd_latents, refuse_odd_levels, refuse_odd_prediction
 from .denoise import Predict
 from .exceptions import BadFiles
 from .families import Conditions, Embedding, Family
@@ -38,17 +39,22 @@ class LatentUNet(Family):
     }
 
     def check(self) -> None:
+        refuse_odd_latents(self.parts.config("vae"))
+        _ = self.latent_scale
         channels, latent = self.parts.config("unet").get("in_channels"), self.latent_channels
         if channels not in (latent, self._channels_to_fill):
             raise BadFiles(f"its UNet has {channels} input channels, not {latent} or {self._channels_to_fill}")
         if self.ip_adapter is not None:
             self.ip_adapter.check(self.parts.config("image_encoder"), self.parts.config("unet"))
         self.scheduler_config = self.parts.config("scheduler")
+        refuse_odd_levels(self.scheduler_config)
+        refuse_odd_prediction(self.scheduler_config)
+        _ = self.schedule("euler", 2, 1.0, (512, 512))
         _ = self.tokenizer
 
     @property
     def tokenizer(self) -> Any:
-        return self.parts.tokenizer("tokenizer", CLIPTokenizer)
+        return clip_tokenizer(self.parts, "tokenizer", "text_encoder")
 
     @property
     def unet(self) -> Any:

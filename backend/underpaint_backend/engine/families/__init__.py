@@ -79,7 +79,7 @@ class Family(ABC):
         Raises `BadFiles`.
         """
         family = cls(Parts(source, device, cls.networks_in(source)))
-        family.check()
+        family.parts.looked_at(family.check)
         family.parts.load(on_part)
         return family
 

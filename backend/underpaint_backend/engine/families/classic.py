@@ -23,6 +23,7 @@ from transformers import CLIPTokenizer
 
 from ...models.schedulers import OWN
 from ...models.sizes import size_multiple
+from ..configurations import refuse_odd_levels
 from ..denoise import Predict, Step
 from ..device import is_out_of_memory
 from ..exceptions import BadFiles, UnknownScheduler
@@ -71,6 +72,7 @@ class Classic(Family):
         if "scheduler" not in _named(self.index, ()):
             raise BadFiles("it has no scheduler")
         self.scheduler_config = self.parts.config("scheduler")
+        refuse_odd_levels(self.scheduler_config)
         _ = self._scheduler(OWN)
         self._colours: LatentToRGB | None = None
         _ = self._others()

@@ -20,10 +20,11 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers.pipelines.flux import ReduxImageEncoder
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPTextModel, CLIPTokenizer, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
+from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 from transformers import T5Tokenizer as Tokenizer
 
 from ...models.schedulers import steps_of
+from ..configurations import clip_tokenizer, refuse_odd_latents, refuse_odd_levels
 from ..denoise import Predict
 from ..exceptions import BadFiles
 from ..flow import even_sigmas, fitted_size, linear_shift, pack, positions, resized, unpack
@@ -65,12 +66,14 @@ class Flux1(Family):
         self.is_redux = self._has_redux()
         self.is_kontext = "Kontext" in str(self.parts.config("model_index").get("_class_name"))
         _ = self.clip_tokenizer, self.t5_tokenizer
+        _ = self.schedule("euler", 2, 1.0, (512, 512))
 
     def _config_for_flows(self) -> dict[str, Any]:
         config = self.parts.config("scheduler")
         name = config.get("_class_name")
         if not str(name).startswith("FlowMatch"):
             raise BadFiles(f"its scheduler is {name}, which is none for flows")
+        refuse_odd_levels(config)
         return config
 
     def _config_of_vae(self) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class Flux1(Family):
         lacking = {"latent_channels", "block_out_channels", "scaling_factor", "shift_factor"} - config.keys()
         if lacking:
             raise BadFiles(f"its VAE is none of FLUX.1: its configuration has no {', '.join(sorted(lacking))}")
+        refuse_odd_latents(config)
         return config
 
     def _has_redux(self) -> bool:
@@ -91,7 +95,7 @@ class Flux1(Family):
 
     @property
     def clip_tokenizer(self) -> Any:
-        return self.parts.tokenizer("tokenizer", CLIPTokenizer)
+        return clip_tokenizer(self.parts, "tokenizer", "text_encoder")
 
     @property
     def t5_tokenizer(self) -> Any:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ...imaging.resize import resize_picture
 from ...models.schedulers import steps_of
+from ..configurations import refuse_odd_latents, refuse_odd_levels
 from ..denoise import Predict
 from ..exceptions import BadFiles
 from ..flow import even_sigmas, positions
@@ -62,6 +63,7 @@ class Flux2(Family):
 
     def check(self) -> None:
         transformer, text = self.parts.config("transformer"), self.parts.config("text_encoder")
+        refuse_odd_latents(self.parts.config("vae"))
         kind, channels = transformer.get("_class_name"), transformer.get("in_channels", 128)
         if kind != Flux2Transformer2DModel.__name__:
             raise BadFiles(f"its transformer is {kind}, not {Flux2Transformer2DModel.__name__}")
@@ -82,6 +84,8 @@ class Flux2(Family):
         scheduler = self.scheduler_config.get("_class_name")
         if not str(scheduler).startswith("FlowMatch"):
             raise BadFiles(f"its scheduler is {scheduler}, which is none for flows")
+        refuse_odd_levels(self.scheduler_config)
+        _ = self.schedule("euler", 2, 1.0, (512, 512))
         self.takes_guidance = bool(transformer.get("guidance_embeds", True))
         self.is_distilled = bool(self.parts.config("model_index").get("is_distilled", False))
 

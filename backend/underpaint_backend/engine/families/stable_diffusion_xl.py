@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
+from ..configurations import clip_tokenizer
 from ..exceptions import BadFiles
 from ..parts import Network
 from ..unet import LatentUNet
@@ -38,7 +39,7 @@ class StableDiffusionXL(LatentUNet):
 
     @property
     def tokenizer_2(self) -> Any:
-        return self.parts.tokenizer("tokenizer_2", CLIPTokenizer)
+        return clip_tokenizer(self.parts, "tokenizer_2", "text_encoder_2")
 
     def encode_prompt(self, text: str) -> Embedding:
         """The embedding [1, T, D] of a prompt, cut at as many tokens as CLIP takes, and a summary [1, P] of it.
