@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .headers import printable
-from .layout import INDEX, files_of, gap_in, read_index, read_object
+from .layout import INDEX, damage_in, files_of, gap_in, read_index, read_object
 from .offers import REPOSITORY, Offer, offer_of, own_file, read_offers
 from .schedulers import OWN
 from .sizes import size_multiple
@@ -189,6 +189,9 @@ def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str
     gap = gap_in(folder)
     if gap:
         raise ValueError(f"{folder} {gap}")
+    damage = damage_in(folder)
+    if damage:
+        raise ValueError(f"{folder}: {damage}")
     del described["files"]
     described = told_by_parts(described, lambda part: _config_in(folder / part / "config.json"))
     return {"id": name, "name": folder.resolve().name, **described, "folder": str(folder.resolve())}

@@ -26,7 +26,7 @@ from underpaint_protocol.messages import Model
 from .extras import reason_against
 from .gguf import is_gguf
 from .headers import printable
-from .layout import gap_in
+from .layout import damage_in, gap_in
 from .offers import Offer, Source, schedulers_of, sound_offers
 from .plain_json import read_json
 from .store import Store, cache_folder, folder_is_whole
@@ -34,6 +34,8 @@ from .store import Store, cache_folder, folder_is_whole
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "underpaint.json"
+BUILT_IN = Path(__file__).parent
+"""The folder with the models that come along. Their ids are theirs alone."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Entry:
 
 def default_roots() -> tuple[Path, ...]:
     """The folders that are searched for models: the built-in ones and the user's own."""
-    return (Path(__file__).parent, data_folder() / "models")
+    return (BUILT_IN, data_folder() / "models")
 
 
 def find_models(roots: Iterable[Path]) -> dict[str, Entry]:
@@ -105,7 +107,7 @@ def unforeseen(what: object, error: Exception) -> str:
 def _located(offer: Offer, store: Store, roots: tuple[Path, ...]) -> Entry:
     if offer.folder is not None:
         gap = gap_in(offer.folder)
-        return _absent(offer, offer.folder, gap) if gap else _ready(offer, offer.folder, {})
+        return _absent(offer, offer.folder, gap) if gap else _sound(_ready(offer, offer.folder, {}))
     found = [_folder_of(source, store, roots) for source in offer.sources]
     present = [folder for folder in found if folder is not None]
     if len(present) < len(found):
@@ -141,6 +143,12 @@ def _loadable(model: Model, folder: Path) -> Model:
     return replace(model, state="unfit", detail=reason) if reason else model
 
 
+def _sound(entry: Entry) -> Entry:
+    """A model in a folder that nobody compared with hashes: "unfit" if the headers of its files tell of damage."""
+    damage = damage_in(entry.folder) if entry.model.state == "ready" else ""
+    return replace(entry, model=replace(entry.model, state="unfit", detail=f"its {damage}")) if damage else entry
+
+
 def _absent(offer: Offer, folder: Path, gap: str = "") -> Entry:
     detail = f"its folder {printable(folder.name, 80)} {printable(gap, 300)}" if gap else "its files have to be fetched"
     return Entry(replace(offer.model, state="absent", detail=detail), folder)
@@ -154,6 +162,7 @@ def _offered() -> Iterable[Offer]:
 
 
 def _described(roots: Iterable[Path]) -> Iterator[Entry]:
+    built_in: set[str] = set()
     for root in roots:
         for description in sorted(root.glob(f"*/{DESCRIPTION}")):
             try:
@@ -163,7 +172,11 @@ def _described(roots: Iterable[Path]) -> Iterator[Entry]:
                     raise ValueError("it has no model_index.json")
                 status = description.stat()
                 model = _read(description, status.st_mtime_ns, status.st_size)
-                yield Entry(_loadable(model, description.parent), description.parent)
+                if model.id in built_in and root != BUILT_IN:
+                    raise ValueError(f"“{model.id}” comes with Underpaint; choose another id in its {DESCRIPTION}")
+                if root == BUILT_IN:
+                    built_in.add(model.id)
+                yield _sound(Entry(_loadable(model, description.parent), description.parent))
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)
             except Exception as error:

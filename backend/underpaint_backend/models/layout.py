@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .headers import BadFile, printable, read_header
 from .plain_json import parse_json
+from .selection import one_variant
 from .store import part_is_whole
 
 INDEX = "model_index.json"
@@ -53,6 +55,33 @@ def gap_in(folder: Path) -> str:
         return f"has a {INDEX} that lists no parts of a model"
     gaps = [part for part in parts if not part_is_whole(folder / part)]
     return f"is not complete: {', '.join(gaps)} missing, or without weights in safetensors" if gaps else ""
+
+
+def damage_in(folder: Path) -> str:
+    """Which weights of a folder without gaps cannot be used, and why, as far as headers tell; "" if none.
+
+    Looked at are those that would be loaded. Headers are read again only of files that changed. Raises `OSError`.
+    """
+    path = folder / INDEX
+    status = path.stat()
+    for part in _parts_in(path, status.st_mtime_ns, status.st_size):
+        names = sorted(path.name for path in (folder / part).glob("*.safetensors"))
+        for name in one_variant(names, "fp16") or names:
+            weights = folder / part / name
+            status = weights.stat()
+            reason = _reason_against(weights, status.st_mtime_ns, status.st_size)
+            if reason:
+                return f"{part}/{printable(name, 80)} cannot be used: {reason}"
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _reason_against(weights: Path, modified: int, size: int) -> str:
+    try:
+        read_header(weights)
+    except BadFile as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=256)

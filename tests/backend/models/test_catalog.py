@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from underpaint_backend.models.catalog import DESCRIPTION, Entry, default_roots,
 from underpaint_backend.models.download import in_gb
 from underpaint_backend.models.offers import offer_of, offers
 
-from tests.backend.models.things import TABLE, known, offer
+from tests.backend.models.things import TABLE, known, model_index, offer
+from tests.backend.models.weight_files import write
 
 FAMILIES = ("stable_diffusion", "stable_diffusion_xl", "flux1", "flux2", "classic")
 
@@ -199,6 +201,34 @@ def test_folders_with_a_description_are_found_as_before(tmp_path: Path) -> None:
     assert (found["sdxl"].model.name, found["sdxl"].folder) == ("My own SDXL", folder)
     (folder / DESCRIPTION).write_text(json.dumps({**description, "name": "Renamed now"}))
     assert find_models([tmp_path / "models"])["sdxl"].model.name == "Renamed now"
+
+
+def test_no_folder_takes_the_place_of_what_is_built_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its description says; there is always one model to paint with."""
+    monkeypatch.setenv("UNDERPAINT_HOME", str(tmp_path))
+    built_in = find_models(default_roots())["primer-inpaint"]
+    folder = tmp_path / "models" / "Cracked"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / DESCRIPTION).write_bytes((built_in.folder / DESCRIPTION).read_bytes())
+    assert find_models(default_roots())["primer-inpaint"] == built_in
+    assert f"{folder} is left out: “primer-inpaint” comes with Underpaint" in caplog.text
+
+
+def test_a_described_folder_whose_weights_are_cut_off_cannot_be_used(tmp_path: Path) -> None:
+    """A file's header tells that without its numbers being read, and the file is named."""
+    folder = tmp_path / "mine"
+    weights = write(folder / "unet" / "model.safetensors", {"x": (100,)})
+    (folder / "unet" / "config.json").write_text("{}")
+    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / DESCRIPTION).write_text(json.dumps({**TABLE, "id": "mine"}))
+    assert find_models([tmp_path])["mine"].model.state == "ready"
+    os.truncate(weights, weights.stat().st_size - 50)
+    model = find_models([tmp_path])["mine"].model
+    assert model.state == "unfit"
+    assert model.detail.startswith("its unet/model.safetensors cannot be used: it is cut off: 50 of its 200 bytes")
 
 
 def test_an_entry_can_be_a_key() -> None:

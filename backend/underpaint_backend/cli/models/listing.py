@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from underpaint_protocol.messages import Model
 
@@ -11,18 +12,26 @@ from ...models.catalog import Entry, default_roots, find_models
 from ...models.download import in_gb
 from ...models.folders import Contents, folder_entries, folders, loras_folder
 from ...models.headers import printable
+from ...models.idle_folders import sentences_about_idle
 from ...models.offers import Offer
 from .. import own_daemon
 from .lookup import entry_called, known_offers
+
+MOST = 5
+"""Files of no use of which the list says why, of each folder."""
 
 
 def list_models(arguments: argparse.Namespace) -> int:
     """Say what is here and what can be fetched."""
     entries = find_models(default_roots())
     print(table(entries, own_daemon.misfits(entries.values())))
-    in_folders = files(folder_entries(roots=(*loras_folder(), *folders())))
+    searched = (*loras_folder(), *folders())
+    in_folders = files(folder_entries(roots=searched), searched)
     if in_folders:
         print(f"\n{in_folders}")
+    idle = list(sentences_about_idle(default_roots()[1], entries.values()))
+    if idle:
+        print("", *idle, sep="\n")
     return 0
 
 
@@ -56,15 +65,21 @@ def table(entries: Mapping[str, Entry], misfits: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def files(contents: Contents) -> str:
-    """The LoRAs in folders, by the names that they are chosen by, and how many files are of no use."""
+def files(contents: Contents, searched: Iterable[Path]) -> str:
+    """The LoRAs in folders, by the names that they are chosen by, and which files are of no use, by their folders."""
     width = max((len(lora.name) for lora in contents.loras), default=0)
     lines = [f"  {lora.name:{width}}  {lora.what.name}" for lora in contents.loras]
     if lines:
         lines.insert(0, "LoRAs, for “underpaint generate --lora NAME”:")
-    if contents.broken:
-        number = count(len(contents.broken), "file")
-        lines.append(f"{number} in added folders cannot be used; “underpaint models add-folder FOLDER” says why.")
+    for folder in dict.fromkeys(searched):
+        broken = [each for each in contents.broken if each.path.is_relative_to(folder)]
+        if broken:
+            lines.append(f"{count(len(broken), 'file')} in {folder} cannot be used:")
+            lines += [
+                f"  {printable(str(each.path.relative_to(folder)), 200)}: {each.reason}" for each in broken[:MOST]
+            ]
+        if len(broken) > MOST:
+            lines.append(f"  and {len(broken) - MOST} more")
     return "\n".join(lines)
 
 

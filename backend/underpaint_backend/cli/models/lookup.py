@@ -33,14 +33,6 @@ def known_offers() -> dict[str, Offer]:
         raise CommandError(str(error)) from None
 
 
-def offer_called(name: str) -> Offer:
-    """The offer of a model. Raises `CommandError` if it comes from nowhere, or is not known."""
-    offer = known_offers().get(name)
-    if offer is None:
-        raise CommandError(f"{entry_called(name).model.id} lies in a folder of models, and comes from nowhere else")
-    return offer
-
-
 def entry_called(name: str) -> Entry:
     """Where a model is. Raises `CommandError`, with the name that was perhaps meant, if there is none."""
     entries = find_models(default_roots())

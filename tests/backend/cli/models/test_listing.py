@@ -12,8 +12,8 @@ import pytest
 from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched
 
-from tests.backend.cli.models.typed import Say
-from tests.backend.models.things import TABLE
+from tests.backend.cli.models.typed import Say, part
+from tests.backend.models.things import TABLE, model_index
 from tests.backend.models.weight_files import checkpoint_of, kohya_lora, write
 
 
@@ -78,7 +78,41 @@ def test_the_list_has_the_names_of_loras(say: Say, home: Path) -> None:
     assert "0 models and 1 LoRA in it can be used" in out
     out = say()[1]
     assert "\n  ink        Stable Diffusion 1.5\n  of my own  SDXL\n" in out
-    assert "1 file in added folders cannot be used" in out
+    assert f"1 file in {home / 'files'} cannot be used:\n  odd.safetensors: it is a LoRA for a model of an unkn" in out
+
+
+def test_files_of_no_use_are_named_with_their_folder(say: Say, home: Path) -> None:
+    """Also in the data folder, which nobody added; of many, the first ones and how many more there are."""
+    loras = home / "home" / "loras"
+    loras.mkdir(parents=True)
+    for number in range(7):
+        (loras / f"{number}.ckpt").write_bytes(b"pickle")
+    (home / "other").mkdir()
+    (home / "other" / "page.safetensors").write_bytes(b"<html>")
+    say("add-folder", str(home / "other"))
+    out = say()[1]
+    assert f"7 files in {loras} cannot be used:\n  0.ckpt: it is a pickle" in out
+    assert "  4.ckpt: " in out
+    assert "  5.ckpt: " not in out
+    assert "\n  and 2 more\n" in out
+    assert f"1 file in {home / 'other'} cannot be used:\n  page.safetensors: it is " in out
+
+
+def test_a_folder_that_is_copied_into_models_is_listed_or_a_reason_is(say: Say, home: Path) -> None:
+    """What nobody described is said, with the words that put it into the list; so is what is not complete."""
+    folder = home / "home" / "models" / "Mine"
+    part(folder / "unet")
+    (folder / "model_index.json").write_bytes(model_index("unet"))
+    half = home / "home" / "models" / "artist" / "half"
+    half.mkdir(parents=True)
+    (half / "model_index.json").write_bytes(model_index("unet", "vae"))
+    out = say()[1]
+    assert f"The folder {folder} is not in the list yet: “underpaint models add NAME {folder}” puts it there.\n" in out
+    assert f"The folder {half} cannot be used: it is not complete: unet, vae missing" in out
+    assert say("add", "mine", str(folder))[0] == 0
+    out = say()[1]
+    assert "Mine" in out
+    assert f"The folder {folder}" not in out
 
 
 def test_show_says_everything(say: Say) -> None:
