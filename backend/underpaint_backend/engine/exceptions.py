@@ -4,6 +4,7 @@
 
     EngineError              anything below; `info` is the line of the protocol's table that travels
     ├── UnknownScheduler     no scheduler has this name
+    │   └── WrongHybrid      schedulers that cannot be used in turn
     ├── ModelBroken          files that are missing, damaged or not of the family that they claim
     ├── OutOfMemory          the device has not enough memory
     ├── WrongLora            a LoRA was made for something else than the model
@@ -20,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from underpaint_protocol.errors import ErrorInfo, describe
+
+from ..models.schedulers import hybrid_error
 
 
 class BadFiles(Exception):
@@ -39,6 +42,15 @@ class UnknownScheduler(EngineError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(describe("unknown_scheduler", detail=name, known=", ".join(known)))
+
+
+class WrongHybrid(UnknownScheduler):
+    """The hybrid `name` cannot be used for the reason `detail`; `known` are the schedulers that the model has."""
+
+    def __init__(self, name: str, detail: str, known: Iterable[str]) -> None:
+        known = tuple(known)
+        super().__init__(name, known)
+        self.info = hybrid_error(name, detail, known)
 
 
 class ModelBroken(EngineError):

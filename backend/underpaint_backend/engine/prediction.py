@@ -5,12 +5,13 @@ Taken before the scheduler's step, so that it is the model's own prediction and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..models.schedulers import of_flow as of_flow
 
 _EXPLODING = ("Euler", "Heun")
 
@@ -58,15 +59,6 @@ def x0_at(level: Level, scheduler: Any, output: Tensor, sample: Tensor) -> Tenso
     if kind == "v_prediction":  # Salimans & Ho 2022, arXiv:2202.00512
         return (a * sample - b * output * (a**2 + b**2).sqrt()) / (a**2 + b**2)
     raise NotImplementedError(f"predictions of kind {kind!r}")
-
-
-def of_flow(config: Mapping[str, Any]) -> bool:
-    """Whether a scheduler configuration is that of a flow model."""
-    return (
-        str(config.get("_class_name", "")).startswith("FlowMatch")
-        or bool(config.get("use_flow_sigmas"))
-        or config.get("prediction_type") == "flow_prediction"
-    )
 
 
 def space_of(scheduler: Any) -> Space:

@@ -24,6 +24,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from ..models.gguf import GgufHeader, header_of
 from ..models.headers import BadFile, Header
 from ..models.recognise import PACKS, Recognised, parts_in, recognise
+from ..models.schedulers import noted_in
 from .exceptions import BadFiles
 from .quantisation import empty, filled
 from .quantised_files import from_gguf, read_gguf_tensors, restored
@@ -89,10 +90,7 @@ class SingleFileSource(Source):
     def config(self, name: str) -> dict[str, Any]:
         of_file = name in self._parts or name in ("scheduler", "model_index")
         found = FolderSource(self._place(name) if of_file else self.folder).config(name)
-        if name == "scheduler" and "v_pred" in self.header:
-            # How trainers of SDXL say what their models predict, and from where their noise comes.
-            found = {**found, "prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in self.header}
-        return found
+        return dict(noted_in(found, self.header.tensors)) if name == "scheduler" else found
 
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
         if name not in self._parts:

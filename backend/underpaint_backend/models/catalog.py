@@ -29,6 +29,7 @@ from .headers import printable
 from .layout import damage_in, gap_in
 from .offers import Offer, Source, schedulers_of, sound_offers
 from .plain_json import read_json
+from .scheduler_configs import with_usable_schedulers
 from .store import Store, cache_folder, folder_is_whole
 
 log = logging.getLogger(__name__)
@@ -131,13 +132,18 @@ def _is_model(folder: Path) -> bool:
 
 
 def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
-    return Entry(_loadable(replace(offer.model, state="ready", download=0), folder), folder, elsewhere=elsewhere)
+    model = _loadable(replace(offer.model, state="ready", download=0), folder, elsewhere.get("scheduler"))
+    return Entry(model, folder, elsewhere=elsewhere)
 
 
-def _loadable(model: Model, folder: Path) -> Model:
-    """The model, "unfit" if a part of it is packed by a library that is not installed."""
+def _loadable(model: Model, folder: Path, scheduler: Path | None = None) -> Model:
+    """The model as it can be used, "unfit" if a part of it is packed by a library that is not installed.
+
+    `scheduler` is the folder of its scheduler, if that does not lie in `folder`.
+    """
     try:
         reason = reason_against(folder)
+        model = with_usable_schedulers(model, scheduler or folder / "scheduler")
     except Exception as error:
         reason = unforeseen(folder, error)
     return replace(model, state="unfit", detail=reason) if reason else model

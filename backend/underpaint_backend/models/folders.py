@@ -31,6 +31,8 @@ from .headers import PICKLES, BadFile, Header, printable
 from .offers import Offer, pack_called, schedulers_of
 from .plain_json import read_json
 from .recognise import Recognised, parts_in, recognise
+from .scheduler_configs import with_usable_schedulers
+from .schedulers import NOTES
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +92,12 @@ class Contents:
 
 @dataclass(frozen=True)
 class _Sound:
-    """A file whose header is in order. `numbers` says how many weights each part has."""
+    """A file whose header is in order: `numbers` says how many weights each part has, `notes` are those of `NOTES`."""
 
     what: Recognised
     parts: frozenset[str]
     numbers: tuple[tuple[str, int], ...]
+    notes: frozenset[str] = frozenset()
 
 
 # The list of folders
@@ -335,7 +338,7 @@ def _placed(model: Model, path: Path, found: _Sound, pack: Path, sister: Sister)
     if words:
         detail = f"its weights are in a GGUF file, for which there is a library; {words}"
         return Entry(replace(model, state="unfit", detail=detail), folder, path, pack=pack)
-    return Entry(model, folder, path, pack=pack)
+    return Entry(with_usable_schedulers(model, pack / "scheduler", found.notes), folder, path, pack=pack)
 
 
 def _named(files: Iterable[Path], name_of: Callable[[Path], str]) -> Iterator[tuple[str, Path]]:
@@ -373,7 +376,8 @@ def _look(path: Path) -> _Sound | str:
     if what.kind in ("vae", "lora"):
         return _Sound(what, frozenset(), ())
     parts = parts_in(header)
-    return _Sound(what, frozenset(parts), tuple((name, _numbers(header, prefix)) for name, prefix in parts.items()))
+    numbers = tuple((name, _numbers(header, prefix)) for name, prefix in parts.items())
+    return _Sound(what, frozenset(parts), numbers, frozenset(NOTES & header.tensors.keys()))
 
 
 def _numbers(header: Header, prefix: str) -> int:

@@ -6,10 +6,12 @@ A hybrid is written `ddim:30+ddpm:20`: thirty steps of one scheduler, then twent
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+from underpaint_protocol.errors import ErrorInfo, describe
 
 Kind: TypeAlias = Literal["diffusion", "flow"]
 """How a model was trained to see noise: with variance that is kept, or on straight lines from picture to noise."""
@@ -53,6 +55,13 @@ OWN = "own"
 ALONE = frozenset({"dpm++2m_karras", "lcm", OWN})
 """Schedulers with noise levels of their own choice: they cannot share those of another in a hybrid."""
 
+WITHOUT_ZERO_SNR = frozenset({"pndm", "heun"})
+"""Schedulers that cannot have the noise levels of models trained with zero terminal SNR (Lin et al. 2023,
+arXiv:2305.08891), which are not what their betas say."""
+
+NOTES = frozenset({"v_pred", "ztsnr"})
+"""Tensors whose names alone count: by them trainers of SDXL say what it predicts, and from where its noise comes."""
+
 # Names hold plus signs too, but a number stands before those between stages.
 _BETWEEN = re.compile(r"(?<=[0-9])\+")
 _STAGE = re.compile(r"([^:]+):([1-9][0-9]{0,3})")
@@ -71,6 +80,42 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(scheduler.name for scheduler in (DIFFUSION if kind == "diffusion" else FLOW))
 
 
+def of_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler configuration is that of a flow model."""
+    return (
+        str(config.get("_class_name", "")).startswith("FlowMatch")
+        or bool(config.get("use_flow_sigmas"))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def offered(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the schedulers that lead a model with this scheduler configuration to its picture.
+
+    `config` is the content of the model's `scheduler_config.json`.
+    """
+    if of_flow(config):
+        return names("flow")
+    return tuple(name for name in names("diffusion") if _converges(name, config))
+
+
+def _converges(name: str, config: Mapping[str, Any]) -> bool:
+    kind = config.get("prediction_type", "epsilon")
+    if config.get("rescale_betas_zero_snr") and name in WITHOUT_ZERO_SNR:
+        return False
+    if name == "pndm":
+        # It combines predictions of several steps, which only those of noise allow, and counts on even steps.
+        return bool(kind == "epsilon" and config.get("timestep_spacing", "leading") == "leading")
+    return not (name == "euler_a" and kind == "sample")  # which diffusers does not have
+
+
+def noted_in(config: Mapping[str, Any], tensors: Container[str]) -> Mapping[str, Any]:
+    """A scheduler configuration with what the `NOTES` among these tensors of a single file say of its model."""
+    if "v_pred" not in tensors:
+        return config
+    return {**config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in tensors}
+
+
 def is_hybrid(name: str) -> bool:
     """Whether a name is meant as that of a hybrid. `parse_hybrid` says whether it is a good one."""
     return ":" in name
@@ -84,6 +129,18 @@ def steps_of(name: str, steps: int) -> int:
     if not is_hybrid(name):
         return steps
     return sum(int(part) for part in re.findall(r":([0-9]{1,4})", name)) or steps
+
+
+def partners_in(known: Sequence[str]) -> tuple[str, ...]:
+    """Those of these schedulers that a hybrid can be made of."""
+    return tuple(name for name in known if name not in ALONE)
+
+
+def hybrid_error(name: str, detail: str, known: Sequence[str]) -> ErrorInfo:
+    """That the hybrid `name` cannot be used, and why; two or more of the schedulers `known` can."""
+    first, second = partners_in(known)[:2]
+    example = f"{first}:30+{second}:20"
+    return describe("wrong_hybrid", scheduler=name, detail=detail, example=example, known=", ".join(known))
 
 
 def parse_hybrid(name: str, known: Sequence[str]) -> tuple[Stage, ...]:

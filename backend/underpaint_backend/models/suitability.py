@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from underpaint_protocol.errors import ErrorInfo, describe
 from underpaint_protocol.messages import Model, Request
 
-from .schedulers import ALONE, OWN, is_hybrid, parse_hybrid
+from .schedulers import OWN, hybrid_error, is_hybrid, parse_hybrid, partners_in
 
 SMALLEST_SIDE = 16
 """Pixels of a request's shorter side, at least."""
@@ -63,14 +63,12 @@ def _reason_in_scheduler(name: str, steps: int | None, known: Sequence[str]) -> 
     """
     if not is_hybrid(name):
         return None if name in known else describe("unknown_scheduler", detail=name, known=", ".join(known))
-    partners = [other for other in known if other not in ALONE]
-    if OWN in known or len(partners) < 2:
+    if OWN in known or len(partners_in(known)) < 2:
         return describe("unknown_scheduler", detail=name, known=", ".join(known))
     try:
         total = sum(stage.steps for stage in parse_hybrid(name, known))
         if steps not in (None, total):
             raise ValueError(f"it makes {total} steps, and {steps} were asked for; leave that number away")
     except ValueError as error:
-        example = f"{partners[0]}:30+{partners[1]}:20"
-        return describe("wrong_hybrid", scheduler=name, detail=error, example=example, known=", ".join(known))
+        return hybrid_error(name, str(error), known)
     return None

@@ -12,7 +12,7 @@ from parities import MOST_PREVIEW_ERROR
 from parities.oracle import preview_error
 from torch import Tensor
 from underpaint_backend.engine.denoise import denoise
-from underpaint_backend.engine.exceptions import UnknownScheduler
+from underpaint_backend.engine.exceptions import UnknownScheduler, WrongHybrid
 from underpaint_backend.engine.schedulers import FLOW_NAMES, NAMES, Schedule, offered
 from underpaint_backend.models.schedulers import ALONE, Stage, is_hybrid, parse_hybrid, steps_of
 
@@ -218,11 +218,13 @@ def test_names_with_plus_signs_are_read() -> None:
     ],
 )
 def test_nonsense_is_refused_with_a_reason(name: str, why: str) -> None:
-    """Whatever is no hybrid is refused as an unknown scheduler, and the error says what is wrong with it."""
-    with pytest.raises(UnknownScheduler) as caught:
+    """Whatever is no hybrid is refused as a wrong one, with what is wrong with it and how it is written."""
+    with pytest.raises(WrongHybrid) as caught:
         Schedule.of(name, SD, 12)
 
-    assert caught.value.info.code == "unknown_scheduler"
+    assert caught.value.info.code == "wrong_hybrid"
+    assert f"“{name}”" in caught.value.info.message
+    assert "ddim:30+ddpm:20" in caught.value.info.hint
     assert why in caught.value.info.message
     assert "dpm++2m" in caught.value.info.hint
 

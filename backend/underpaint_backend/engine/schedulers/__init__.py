@@ -5,8 +5,9 @@ a name; `levels` puts one on noise levels that another chose; `schedule` leads a
 several schedulers in turn.
 """
 
+from ...models.schedulers import offered
 from .hybrid import Hybrid
-from .recipes import FLOW_NAMES, NAMES, build, offered
+from .recipes import FLOW_NAMES, NAMES, build
 from .schedule import Schedule
 
 __all__ = ["FLOW_NAMES", "NAMES", "Hybrid", "Schedule", "build", "offered"]

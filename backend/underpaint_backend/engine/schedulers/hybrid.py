@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.schedulers import Stage, parse_hybrid
-from ..exceptions import UnknownScheduler
-from ..prediction import Level, of_flow, space_of
+from ...models.schedulers import Stage, of_flow, offered, parse_hybrid
+from ..exceptions import WrongHybrid
+from ..prediction import Level, space_of
 from .levels import EVEN, evaluations, landing, put_on, put_on_timesteps, steps_of
-from .recipes import build, flow_levels, most_steps, offered, with_steps
+from .recipes import build, flow_levels, most_steps, with_steps
 from .schedule import Schedule, skipped
 
 _EVEN_NAMES = ("ddim", "pndm")
@@ -42,12 +42,12 @@ class Hybrid(Schedule):
     ) -> Schedule:
         """The schedule of the hybrid called `name`; see `Schedule.of`.
 
-        Raises `UnknownScheduler`.
+        Raises `WrongHybrid`.
         """
         try:
             stages = parse_hybrid(name, offered(config))
         except ValueError as error:
-            raise UnknownScheduler(f"{name}: {error}", offered(config)) from None
+            raise WrongHybrid(name, str(error), offered(config)) from None
         made = _flow(stages, config, strength, mu, sigmas) if of_flow(config) else _diffusion(stages, config, strength)
         schedules = tuple(made)
         timesteps = torch.cat([schedule.timesteps.float() for schedule in schedules])

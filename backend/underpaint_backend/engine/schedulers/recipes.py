@@ -12,7 +12,6 @@ kind, and schedulers of their own under some of the same names.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,8 +30,8 @@ from diffusers import (
 )
 
 from ...models import schedulers as known
+from ...models.schedulers import of_flow, offered
 from ..exceptions import UnknownScheduler
-from ..prediction import of_flow
 
 _DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 _FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -64,13 +63,6 @@ NAMES = known.names("diffusion")
 FLOW_NAMES = known.names("flow")
 
 _MANY_STEPS = 100
-
-
-def offered(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the schedulers that lead a model with this scheduler configuration to its picture."""
-    if of_flow(config):
-        return FLOW_NAMES
-    return tuple(name for name in NAMES if _converges(name, config))
 
 
 def build(name: str, config: Mapping[str, Any]) -> Any:
@@ -123,20 +115,3 @@ def flow_levels(config: Mapping[str, Any], steps: int, mu: float | None, sigmas:
     scheduler = build("euler", config)
     scheduler.set_timesteps(steps, device="cpu", sigmas=sigmas, mu=mu)
     return scheduler
-
-
-def _converges(name: str, config: Mapping[str, Any]) -> bool:
-    kind = config.get("prediction_type", "epsilon")
-    if name == "pndm":
-        # It combines predictions of several steps, which only those of noise allow, and counts on even steps.
-        even = config.get("timestep_spacing", "leading") == "leading"
-        return kind == "epsilon" and even and _knows_levels(name, config)
-    if name == "euler_a" and kind == "sample":
-        return False  # diffusers does not have it
-    return _knows_levels(name, config)
-
-
-def _knows_levels(name: str, config: Mapping[str, Any]) -> bool:
-    parameters = inspect.signature(_DIFFUSION_RECIPES[name][0].__init__).parameters
-    # Lin et al. 2023, arXiv:2305.08891: the levels of such a model are not what its betas say.
-    return not config.get("rescale_betas_zero_snr") or "rescale_betas_zero_snr" in parameters

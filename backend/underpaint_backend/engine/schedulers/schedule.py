@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.schedulers import is_hybrid
-from ..prediction import Level, of_flow, x0_at
+from ...models.schedulers import is_hybrid, of_flow
+from ..prediction import Level, x0_at
 from .levels import evaluations, level, put_on, steps_of
 from .recipes import build, flow_levels, with_steps
 
@@ -50,7 +50,7 @@ class Schedule:
         are evenly spaced, and also in a hybrid of another number of steps. `mu` is how far they are shifted, where the
         configuration leaves that to the picture's size.
 
-        Raises `UnknownScheduler`.
+        Raises `UnknownScheduler`, and `WrongHybrid`, which is one, too.
         """
         if is_hybrid(name):
             from .hybrid import Hybrid  # a hybrid is made of schedules
