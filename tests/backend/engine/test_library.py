@@ -79,6 +79,18 @@ def test_the_model_used_least_recently_makes_room(entry: Entry, tmp_path: Path) 
     assert library.residency.bytes <= library.residency.memory.limit  # type: ignore[operator]
 
 
+def test_no_more_models_are_remembered_than_the_bound(
+    library: Library, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one used least recently is forgotten, even if all have room because they share their networks."""
+    monkeypatch.setattr("underpaint_backend.engine.library.MODELS", 2)
+    for name in "abac":
+        library.load(replace(entry, model=replace(entry.model, id=name)), ignore, Event())
+
+    assert [name for name in "abc" if name in library] == ["a", "c"]
+    assert library.residency.reads == 3
+
+
 def test_two_models_that_fit_are_read_once_each(library: Library, entry: Entry, tmp_path: Path) -> None:
     """Going from one to the other and back reads nothing again."""
     shutil.copytree(entry.folder, tmp_path / "other")

@@ -81,6 +81,15 @@ def test_what_waits_in_ram_is_not_read_again() -> None:
     assert places(held) == {"a": "meta", "b": "cpu", "c": "meta"}
 
 
+def test_what_is_larger_than_all_of_ram_is_dropped() -> None:
+    """Instead of waiting where it has no room."""
+    held = residency(1.5, 0.5)
+    for name in "ab":
+        fetch(held, name)
+    assert places(held) == {"b": "meta"}
+    assert held.waiting_bytes == 0
+
+
 def test_alternating_models_that_fit_into_both_are_read_once() -> None:
     """However often."""
     held = residency(1.5, 3.5)
