@@ -26,10 +26,10 @@ def reason_to_refuse(request: Request, model: Model) -> ErrorInfo | None:
     if reason is not None:
         return reason
     if len(request.references) > model.max_references:
-        allowed = f"at most {model.max_references} reference pictures" if model.max_references else "no references"
-        return describe(
-            "too_many_references", model=model.name, detail=f"{allowed}, and there are {len(request.references)}"
-        )
+        given, most = len(request.references), model.max_references
+        allowed = f"at most {most} reference picture{'' if most == 1 else 's'}" if most else "no reference pictures"
+        detail = f"{allowed}, and {given} {'was' if given == 1 else 'were'} given"
+        return describe("too_many_references", model=model.name, detail=detail)
     return _reason_in_pictures(request)
 
 
@@ -45,6 +45,8 @@ def _reason_in_pictures(request: Request) -> ErrorInfo | None:
         return describe("invalid_field", detail="inpainting needs a picture and a selection mask")
     if request.task in ("image_to_image", "edit") and image is None:
         return describe("invalid_field", detail="there is no picture to change")
+    if request.task == "image_to_image" and mask is not None:
+        return describe("invalid_field", detail="the whole picture is changed; a selection needs the task “inpaint”")
     if image is not None and (image.channels == 1 or (image.width, image.height) != (width, height)):
         return describe("invalid_field", detail=f"the picture must have colours and {width} × {height} px")
     if mask is not None and (mask.channels != 1 or (mask.width, mask.height) != (width, height)):

@@ -66,6 +66,7 @@ def test_what_can_be_done_is_not_refused(request_: Request) -> None:
         ("invalid_field", replace(INPAINT, mask=None), {}),
         ("invalid_field", replace(PLAIN, task="edit"), {}),
         ("invalid_field", replace(PLAIN, task="image_to_image"), {}),
+        ("invalid_field", replace(INPAINT, task="image_to_image"), {}),
         ("invalid_field", replace(PLAIN, references=(GREY,)), {}),
         ("wrong_mask_size", replace(INPAINT, task="edit", mask=OTHER), {}),
     ],
@@ -132,3 +133,18 @@ def test_a_scheduler_that_nobody_knows_is_no_part_of_a_hybrid() -> None:
     """Its noise levels are those of the model that it came with."""
     with pytest.raises(ValueError, match="works alone only"):
         parse_hybrid("own:2+euler:2", (OWN, "euler"))
+
+
+@pytest.mark.parametrize(
+    ("given", "most", "said"),
+    [
+        (1, 0, "takes no reference pictures, and 1 was given."),
+        (2, 1, "takes at most 1 reference picture, and 2 were given."),
+        (9, 4, "takes at most 4 reference pictures, and 9 were given."),
+    ],
+)
+def test_references_are_counted_in_words(given: int, most: int, said: str) -> None:
+    """One is one, and several are several."""
+    reason = reason_to_refuse(replace(PLAIN, references=(OTHER,) * given), replace(MODEL, max_references=most))
+    assert reason is not None
+    assert reason.message.endswith(said)
