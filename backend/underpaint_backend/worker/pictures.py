@@ -28,7 +28,7 @@ class Pictures:
         self.mask: Pixels | None = None
         if request.image is not None and request.task != "text_to_image":
             self.canvas = pixels_of(request.image, arrived)
-            if request.mask is not None and request.task != "image_to_image":
+            if request.mask is not None:
                 self.mask = pixels_of(request.mask, arrived)
                 if not self.mask.any():
                     raise Refused(describe("empty_selection"))
