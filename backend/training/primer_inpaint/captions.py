@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .colours import COLOURS, NamedColour
-from .paints import PAINTS
-from .shapes import SHAPES
+from .colours import NamedColour
 
 ROUND_WORDS = ("ball", "sphere", "balloon", "button", "bubble", "marble", "sun", "coin")
 THINGS = tuple(
@@ -102,17 +100,3 @@ def with_unknown_words(rng: np.random.Generator, text: str) -> str:
 def _unknown_word(rng: np.random.Generator) -> str:
     letters = rng.choice(list("aaabcdeeefghiiiklmnooprsttuvyz"), int(rng.integers(3, 9)))
     return "".join(letters.tolist())
-
-
-def every_word() -> list[str]:
-    """All words of the grammar, for training and testing the tokenizer."""
-    words = {word for colour in COLOURS for name in (colour.name, *colour.synonyms) for word in name.split()}
-    words |= {word for shape in SHAPES for words_ in shape.words for word in words_.split()}
-    words |= {word for words_, _ in PAINTS.values() for word in words_ if word}
-    words |= {word.strip() for word in (*ROUND_WORDS, *THINGS, *FILL_WORDS, *SIZES) if word}
-    words |= {word for phrase in NOTHING for word in phrase.split()}
-    words |= set(
-        "a an the on in of and with painting photo picture high quality paint here solid "
-        "nice beautiful one two texture pattern dark light bright blurry bad".split()
-    )
-    return sorted(words)

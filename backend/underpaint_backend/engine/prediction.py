@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.schedulers import of_flow as of_flow
+from ..models.schedulers import of_flow
 
 _EXPLODING = ("Euler", "Heun")
 

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from primer_inpaint.captions import Subject, caption, every_word, with_unknown_words
+from primer_inpaint.captions import (
+    FILL_WORDS,
+    NOTHING,
+    ROUND_WORDS,
+    SIZES,
+    THINGS,
+    Subject,
+    caption,
+    with_unknown_words,
+)
 from primer_inpaint.colours import COLOURS
+from primer_inpaint.paints import PAINTS
 from primer_inpaint.samples import draw_sample
+from primer_inpaint.shapes import SHAPES
 from primer_inpaint.tokenizer import LENGTH, token_ids, train_tokenizer
 from transformers import CLIPTokenizer
 
@@ -45,6 +56,20 @@ def test_unknown_words_keep_the_colour() -> None:
     words = with_unknown_words(rng, "a red umbrella").replace(",", "").split()
     assert words[:2] == ["a", "red"]
     assert "umbrella" not in words
+
+
+def every_word() -> list[str]:
+    """All words of the grammar."""
+    words = {word for colour in COLOURS for name in (colour.name, *colour.synonyms) for word in name.split()}
+    words |= {word for shape in SHAPES for words_ in shape.words for word in words_.split()}
+    words |= {word for words_, _ in PAINTS.values() for word in words_ if word}
+    words |= {word.strip() for word in (*ROUND_WORDS, *THINGS, *FILL_WORDS, *SIZES) if word}
+    words |= {word for phrase in NOTHING for word in phrase.split()}
+    words |= set(
+        "a an the on in of and with painting photo picture high quality paint here solid "
+        "nice beautiful one two texture pattern dark light bright blurry bad".split()
+    )
+    return sorted(words)
 
 
 def test_every_word_has_tokens() -> None:

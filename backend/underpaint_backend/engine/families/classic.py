@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ...models.schedulers import OWN
+from ...models.schedulers import OWN, of_flow
 from ...models.sizes import size_multiple
 from ..configurations import refuse_odd_levels
 from ..denoise import Predict, Step
@@ -30,7 +30,6 @@ from ..exceptions import BadFiles, UnknownScheduler
 from ..flow import resized, unpack
 from ..painting import Observer, Painting
 from ..parts import Network
-from ..prediction import of_flow
 from ..preview import LatentToRGB
 from ..schedulers import Schedule, build
 from ..sources import FolderSource, Source
