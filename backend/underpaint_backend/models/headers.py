@@ -58,8 +58,8 @@ BITS = {
 """The types of numbers that there are, and how many bits one takes."""
 
 PICKLE_WORDS = (
-    "it is a pickle, which can run any program when it is opened, so it is not. Convert it to safetensors on a machine "
-    "where that does no harm"
+    "it is a pickle: opening one can run any program, so Underpaint never opens one. Convert it to safetensors on a "
+    "machine where that does no harm"
 )
 
 

@@ -124,7 +124,7 @@ def test_a_pickle_with_another_ending_is_refused(tmp_path: Path, write_pickle: C
     path = tmp_path / "model.safetensors"
     write_pickle(path)
 
-    with pytest.raises(BadFile, match="pickle, which can run any program"):
+    with pytest.raises(BadFile, match="pickle: opening one can run any program, so Underpaint never opens one"):
         read_header(path)
 
 

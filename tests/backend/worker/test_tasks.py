@@ -127,7 +127,7 @@ def test_what_is_refused_says_what_would_do(worker: WorkerProcess) -> None:
         assert isinstance(end, Failed)
         said[name] = end.error.message
     assert "“large” was made for SDXL, not for Tiny with 4 channels (Stable Diffusion 1.5)." in said["lora"]
-    assert "at most 4 reference pictures, and there are 9" in said["references"]
+    assert "at most 4 reference pictures, and 9 were given" in said["references"]
     assert "7 × 7 px, and each side needs at least 16 px" in said["small"]
     assert "10000 × 10000 px, and at most 67 megapixels" in said["large"]
 
