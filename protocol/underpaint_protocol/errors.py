@@ -119,8 +119,8 @@ TABLE: Dict[str, Row] = {
         "Fetch it in the list of models, or with “underpaint models pull {model}”.",
     ),
     "model_unfit": Row(
-        "The model “{model}” cannot run on this machine: {detail}.",
-        "Choose a smaller variant of it, or another model.",
+        "The model “{model}” cannot be used on this machine: {detail}.",
+        "Choose another model, or a smaller variant of this one; files that are damaged have to be fetched again.",
     ),
     "may_not_fetch": Row(
         "This token may not fetch models.",

@@ -13,7 +13,7 @@ LACKING = "There was not enough memory for this picture: it needed 11 MB more, a
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
 def test_pictures_are_made_with_less_memory_and_below_it_the_numbers_are_said() -> None:
     """With less memory, weights are kept in 8 bits and pictures stay near; with nearly none, there are numbers."""
-    free, short, nothing = measure([200, 40], side=64).rows
+    free, short, nothing = measure([200, 20], side=64).rows
 
     assert (free["rungs"], free["holds"]) == ("-", "yes")
     assert "fp8" in str(short["rungs"])
@@ -34,6 +34,7 @@ def test_a_rung_counts_if_its_pictures_are_near_enough() -> None:
     assert count_of(rows(("evict tile", 1.0), ("evict split", 0.01))) == 3
     assert count_of(rows(("evict tile", 1.0), ("evict split", 0.2))) == 1
     assert count_of(rows(("evict", 0.0), ("tile fp8", BOUNDS["tile"] + BOUNDS["fp8"] + 0.1))) == 1
+    assert count_of(rows(("fp8 fetched", BOUNDS["fetched"] + 0.1))) == 0
     assert count_of(rows()) == 0
 
 

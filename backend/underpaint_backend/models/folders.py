@@ -425,7 +425,7 @@ def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
         seen.add(real)
         children = sorted(folder.iterdir())
     except (OSError, ValueError) as error:  # which it is for a name that no folder can have
-        log.warning("the folder %.300r cannot be read: %s", str(folder), getattr(error, "strerror", error))
+        log.warning("the folder %s cannot be read: %s", printable(str(folder), 300), getattr(error, "strerror", error))
         return
     if any(child.name in ("config.json", "model_index.json") for child in children):
         return  # a model in diffusers' layout, or a part of one
