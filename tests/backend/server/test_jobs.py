@@ -308,7 +308,7 @@ async def test_a_daemon_that_is_stopped_lets_its_job_end(own_daemon: Launched) -
     """SIGTERM drains: clients are told, what runs is finished, what waits goes on at the next start."""
     caller = Caller(own_daemon)
     await caller.connect()
-    caller.submit("running", replace(LONG, steps=40))
+    caller.submit("running", replace(LONG, steps=15))
     caller.submit("waiting", SHORT)
     await caller.denoising("running")
     own_daemon.process.send_signal(signal.SIGTERM)
