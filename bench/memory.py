@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--most", type=int, default=600, help="MiB that the first limited run may have")
-    parser.add_argument("--least", type=int, default=70, help="MiB that the last run may have")
+    parser.add_argument("--least", type=int, default=50, help="MiB that the last run may have")
     parser.add_argument("--side", type=int, default=SIDE, help="sides of the pictures, px")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
