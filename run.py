@@ -50,7 +50,10 @@ UNTIMED = "-k=not quickly"
 """Counting branches takes time: what measures it is left to `test`."""
 COVERED_BY = (
     "tests/protocol",
-    *(f"tests/backend/server/test_{name}*.py" for name in ("sess", "out", "book", "int", "turns", "jour", "queue")),
+    *(
+        f"tests/backend/server/test_{name}*.py"
+        for name in ("sess", "hist", "out", "book", "int", "turns", "jour", "queue")
+    ),
 )
 
 
