@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -102,22 +103,16 @@ def test_noise_levels_that_cannot_be_are_refused(
     refused(entry)
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
-@pytest.mark.parametrize("changes", [{"latent_channels": "x"}, {"block_out_channels": 4}, {"latent_channels": 0}])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        *product(BUILDERS, ({"latent_channels": "x"}, {"block_out_channels": 4}, {"latent_channels": 0})),
+        *product(("sd", "xl", "flux1"), ({"scaling_factor": "x"}, {"scaling_factor": 0})),  # it divides
+    ],
+    ids=str,
+)
 def test_latents_that_cannot_be_are_refused(copy: Callable[[str], Entry], kind: str, changes: dict[str, Any]) -> None:
     """Whatever of a VAE's configuration is odd."""
-    entry = copy(kind)
-    change(entry.folder / "vae" / "config.json", **changes)
-
-    refused(entry)
-
-
-@pytest.mark.parametrize("kind", ["sd", "xl", "flux1"])
-@pytest.mark.parametrize("changes", [{"scaling_factor": "x"}, {"scaling_factor": 0}])
-def test_a_scale_of_latents_that_cannot_be_is_refused(
-    copy: Callable[[str], Entry], kind: str, changes: dict[str, Any]
-) -> None:
-    """It divides what the VAE is given."""
     entry = copy(kind)
     change(entry.folder / "vae" / "config.json", **changes)
 

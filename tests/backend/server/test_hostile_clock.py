@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ async def test_a_clock_that_jumps_while_the_daemon_runs(tmp_path: Path, move: Ca
                 await books_kept(daemon)
                 assert f"{datetime.now(UTC) + timedelta(seconds=jump):%Y-%m}" in daemon.log.read_text()
                 client.submit(job, SHORT)
-                assert await client.until(lambda event: isinstance(event, Accepted) and event.job == job)  # noqa: B023
+                assert await client.until(partial(is_accepted, job))
             client.core.cancel("runs")
             assert isinstance(await client.end_of("runs"), Cancelled)
             assert isinstance(await client.end_of("later"), Done)
@@ -113,3 +114,8 @@ async def books_kept(daemon: Launched) -> None:
     async with asyncio.timeout(30):
         await leaving.wait_closed()
     assert leaving.close_code == REVOKED
+
+
+def is_accepted(job: str, event: object) -> bool:
+    """Whether it says that this job was accepted."""
+    return isinstance(event, Accepted) and event.job == job
