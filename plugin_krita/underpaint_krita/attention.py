@@ -6,6 +6,8 @@ itself may be taken back; what the artist does may not, or Krita would close the
 
 from __future__ import annotations
 
+from typing import Callable, Optional
+
 from .qt import QtCore, QtWidgets
 
 PRESSES = (
@@ -20,8 +22,10 @@ PRESSES = (
 class Attention(QtCore.QObject):
     """Watches pen, mouse and keyboard in all of Krita, from its making until `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Optional[Callable[[], None]] = None) -> None:
+        """`first` is called at every press, before Krita hears of it."""
         super().__init__()
+        self._first = first
         self.taken = False
         """Whether anything was pressed since."""
         QtWidgets.QApplication.instance().installEventFilter(self)
@@ -29,6 +33,8 @@ class Attention(QtCore.QObject):
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() in PRESSES:
             self.taken = True
+            if self._first is not None:
+                self._first()
         return False
 
     def end(self) -> None:

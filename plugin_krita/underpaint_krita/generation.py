@@ -141,6 +141,8 @@ class Generation(QtCore.QObject):
     def _end(self, outcome: Outcome) -> bool:
         self._over = True
         self._overlay.hide()
+        if self._layer is not None:
+            self._layer.release()
         self.ended.emit(outcome)
         self.deleteLater()
         return True

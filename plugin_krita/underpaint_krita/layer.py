@@ -14,6 +14,7 @@ from krita import Document, Node
 
 from ._vendor.underpaint_protocol.geometry import Box
 from .attention import Attention
+from .canvas import is_open
 from .pixels import KritaPixels
 from .qt import QtCore
 from .stacking import above_own_run
@@ -81,8 +82,9 @@ class GrowingLayer:
         else:
             document.rootNode().addChildNode(self._node, None)
         document.setModified(self._modified)  # At once, before the artist can do anything; Krita may do it again.
+        self._given_back = False
         self._settled = False
-        self._attention = Attention()
+        self._attention = Attention(self._give_back)
         self._end = time.monotonic() + SETTLING
 
     @property
@@ -98,16 +100,28 @@ class GrowingLayer:
         """
         if self._settled:
             return True
-        if self._document.activeNode() == self._node:
-            if self._active is not None:
-                self._document.setActiveNode(self._active)
-        elif time.monotonic() < self._end:
+        self._give_back()
+        if not self._given_back and time.monotonic() < self._end:
             return False
         if self._document.modified() and not self._attention.taken:
             self._document.setModified(self._modified)
         self._attention.end()
         self._settled = True
         return True
+
+    def _give_back(self) -> None:
+        """Make the artist's layer the active one again, if Krita has made the new one so.
+
+        Also right before each press: Krita would refuse a stroke on the new layer, which is locked, and lose its ink.
+        """
+        if is_open(self._document) and self._document.activeNode() == self._node:
+            self._given_back = True
+            if self._active is not None:
+                self._document.setActiveNode(self._active)
+
+    def release(self) -> None:
+        """Watch the artist no more, whatever became of the layer."""
+        self._attention.end()
 
     def write(self, pixels: KritaPixels) -> None:
         """Show `pixels`, which are as large as the box."""

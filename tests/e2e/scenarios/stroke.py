@@ -1,4 +1,7 @@
-"""The artist draws one stroke, begun before the first preview and ended after the result."""
+"""The artist draws one stroke, begun before the first preview and ended after the result.
+
+The pen comes down in the moment when Krita has made the new layer, which is locked, the active one.
+"""
 
 import os
 
@@ -26,8 +29,10 @@ def play(stage):
     yield from artist.type_prompt("a blue circle")
     artist.set_steps(STEPS)
     stage.facts["history_before"] = artist.history()
+    artist.widget("generate").clicked.connect(artist.krita.action("deselect").trigger)  # Krita paints into it only.
+    down = artist.pen_down(LEFT, TOP, lambda: document.activeNode() != ink)
     yield from artist.press("generate")
-    artist.krita.action("deselect").trigger()  # Krita paints into a selection only.
+    yield from down
     yield from _draw(stage, artist)
     yield from stage.until(lambda: not artist.overlay_is_visible(), 10, "the overlay to go")
     yield 1.0
@@ -46,7 +51,7 @@ def _draw(stage, artist):
     canvas = artist.canvas()
     origin = canvas.mapToGlobal(canvas.rect().topLeft())
     for x, y in _lines():
-        yield from artist.xdotool("mousemove", origin.x() + x, origin.y() + y, *(() if drawn else ("mousedown", 1)))
+        yield from artist.xdotool("mousemove", origin.x() + x, origin.y() + y)
         drawn.append(artist.to_image(x, y))
         busy = busy or "step" in artist.state()
         if artist.overlay_is_visible():

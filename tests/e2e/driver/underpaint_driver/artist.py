@@ -9,10 +9,10 @@ from krita import Krita, Selection
 from underpaint_krita.overlay import image_to_widget
 
 try:
-    from PyQt5.QtCore import QPointF, Qt
+    from PyQt5.QtCore import QEventLoop, QPoint, QPointF, Qt, QTimer
     from PyQt5.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
 except ImportError:
-    from PyQt6.QtCore import QPointF, Qt
+    from PyQt6.QtCore import QEventLoop, QPoint, QPointF, Qt, QTimer
     from PyQt6.QtWidgets import QAbstractItemView, QApplication, QDockWidget, QMdiArea, QWidget
 
 CANVASES = ("KisOpenGLCanvas2", "KisQPainterCanvas")
@@ -28,6 +28,7 @@ class Artist:
         self.size = window
         stage.witness = lambda: f"the docker says {self.state()!r}; the layers are {self._layers()}"
         self.krita = Krita.instance()
+        self.looking = QTimer()
 
     # What is on the screen
 
@@ -159,6 +160,24 @@ class Artist:
         for number, (x, y) in enumerate(places):
             yield from self.xdotool("mousemove", origin.x() + x, origin.y() + y, *(() if number else ("mousedown", 1)))
         yield from self.xdotool("mouseup", 1)
+
+    def pen_down(self, x, y, moment):
+        """Press at (x, y) of the canvas widget in the first turn of Krita's event loop, from now on, in which
+        `moment()` holds. To be waited for."""
+        place = self.canvas().mapToGlobal(QPoint(x, y))
+        command = ["xdotool", "mousemove", str(place.x()), str(place.y()), "mousedown", "1"]
+        pressed = []
+
+        def look():
+            if moment():
+                self.looking.stop()
+                subprocess.run(command, check=True)
+                QApplication.processEvents(QEventLoop.ProcessEventsFlag.X11ExcludeTimers)  # No timer goes before it.
+                pressed.append(True)
+
+        self.looking.timeout.connect(look)
+        self.looking.start(0)
+        return self.stage.until(lambda: pressed, 10, "the moment to press")
 
     def xdotool(self, *words):
         """Have the X server do something, while Krita goes on."""

@@ -38,7 +38,7 @@ class Stage:
         if window is None or not window.qwindow().isVisible():
             QTimer.singleShot(50, self.open)
             return
-        # Should Krita stand still, its log shows where.
+        faulthandler.enable()  # Should Krita crash or stand still, its log shows where.
         faulthandler.dump_traceback_later(float(os.environ["UNDERPAINT_PATIENCE"]))
         self._play = runpy.run_path(self.scenario)["play"](self)
         QTimer.singleShot(500, self._step)
