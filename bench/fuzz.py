@@ -36,7 +36,7 @@ remembers for a while, as sessions that somebody might resume, is as much as its
 HANG = 1.0
 """Seconds."""
 READINGS = 40
-"""Of the daemon's memory, four in a second: it tidies up every five seconds, and one reading wavers by 9 % with that."""
+"""Of the daemon's memory, four in a second: it tidies every five seconds, and one reading wavers by 9 % with that."""
 
 
 def main() -> None:

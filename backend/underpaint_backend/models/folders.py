@@ -1,14 +1,11 @@
-"""Folders of single files that other programs keep: checkpoints and LoRAs, as they are, where they are.
+"""Single files that other programs keep in folders: checkpoints and LoRAs, as they are, where they are.
 
-`underpaint models add-folder PATH` notes a folder in `folders.json` of the data folder. ComfyUI and A1111 are known by
-their subfolders; of any other folder, all that lies below is looked at. What a file is says its header alone.
+What a file is says its header alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
 import re
 from collections import Counter
@@ -18,33 +15,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from . import extras
 from .catalog import Entry, unforeseen
-from .exceptions import ModelError
 from .fitness import peak_bytes
-from .gguf import ENDING as GGUF
+from .folder_list import folders
 from .gguf import GgufHeader, header_of, is_gguf
-from .headers import PICKLES, BadFile, Header, printable
+from .headers import BadFile, Header, printable
 from .offers import Offer, pack_called, schedulers_of
 from .plain_json import read_json
 from .recognise import Recognised, parts_in, recognise
 from .scheduler_configs import with_usable_schedulers
 from .schedulers import NOTES
+from .weight_files import MOST_FILES, weight_files
 
-log = logging.getLogger(__name__)
-
-LAYOUTS = (
-    ("checkpoints", "diffusion_models", "unet", "loras"),  # ComfyUI
-    ("Stable-diffusion", "Lora"),  # A1111 and Forge
-)
-"""Subfolders with what can be used. Others hold parts of models, which come with a sister model instead."""
-MOST_FILES = 10_000
-DEEPEST = 8
-"""Levels of folders below the one that was added."""
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 NEEDED = {
     "stable_diffusion": ("unet", "vae", "text_encoder"),
     "stable_diffusion_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
@@ -100,74 +85,6 @@ class _Sound:
     notes: frozenset[str] = frozenset()
 
 
-# The list of folders
-
-
-def folders_file() -> Path:
-    """Where the added folders are noted."""
-    return data_folder() / "folders.json"
-
-
-def folders() -> tuple[Path, ...]:
-    """The folders that were added, in this order. A damaged list counts as none, with a line in the log."""
-    try:
-        found = read_json(folders_file())
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
-        log.warning("%s cannot be read: %s", folders_file(), error)
-        return ()
-    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
-        log.warning("%s must hold a list of folders", folders_file())
-        return ()
-    return tuple(Path(path) for path in found)
-
-
-def loras_folder() -> tuple[Path, ...]:
-    """The folder of LoRAs that everybody may have in the data folder; nothing where nobody made it."""
-    folder = data_folder() / "loras"
-    return (folder,) if os.path.isdir(folder) else ()
-
-
-def add_folder(path: Path) -> Path:
-    """Note a folder, and give it back as it was noted. To add one twice is to add it once.
-
-    Raises `ModelError` if there is no such folder, and `OSError` if it may not be read.
-    """
-    folder = path.expanduser().resolve()
-    if not folder.is_dir():
-        raise ModelError("invalid_field", detail=f"there is no folder {path}")
-    with os.scandir(folder):
-        pass
-    if folder not in folders():
-        _write((*folders(), folder))
-    return folder
-
-
-def remove_folder(path: Path) -> Path:
-    """Forget a folder; its files stay.
-
-    Raises `ModelError` if it was never added.
-    """
-    folder = path.expanduser().resolve()
-    known = folders()
-    if folder not in known:
-        raise ModelError("invalid_field", detail=f"the folder {path} was not added")
-    _write(other for other in known if other != folder)
-    return folder
-
-
-def _write(paths: Iterable[Path]) -> None:
-    file = folders_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps([str(path) for path in paths], indent=2) + "\n", encoding="utf-8")
-    os.replace(new, file)
-
-
-# What they hold
-
-
 def folder_entries(sister: Sister = lambda what, pack, parts: None, roots: Iterable[Path] | None = None) -> Contents:
     """What the added folders hold, or `roots`. Headers are read again only of files that changed.
 
@@ -175,7 +92,7 @@ def folder_entries(sister: Sister = lambda what, pack, parts: None, roots: Itera
     """
     sound: dict[Path, _Sound] = {}
     broken: list[Broken] = []
-    for path in _files(folders() if roots is None else roots):
+    for path in weight_files(folders() if roots is None else roots):
         try:
             status = path.stat()
             found = _looked_at(path, status.st_mtime_ns, status.st_size)
@@ -392,47 +309,3 @@ def _numbers(header: Header, prefix: str) -> int:
                 count *= side
             total += count
     return total
-
-
-def _files(roots: Iterable[Path]) -> list[Path]:
-    """The files in these folders that may be weights, each once, in the order of their paths."""
-    found: dict[Path, None] = {}
-    for root in roots:
-        for place in _places(root):
-            for path in _below(place, 0, set()):
-                if len(found) >= MOST_FILES:
-                    log.warning("there are more than %d files in the folders; the rest is left out", MOST_FILES)
-                    return sorted(found)
-                found[path] = None
-    return sorted(found)
-
-
-def _places(root: Path) -> list[Path]:
-    """The folders to look into: those that other programs have, or the root itself."""
-    for base in (root, root / "models"):
-        known = [base / name for layout in LAYOUTS for name in layout if os.path.isdir(base / name)]
-        if known:
-            return known
-    return [root]
-
-
-def _below(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
-    """The files below a folder. Links are followed, for people keep models on other disks, but never in circles."""
-    try:
-        real = folder.resolve()
-        if depth > DEEPEST or real in seen:
-            return
-        seen.add(real)
-        children = sorted(folder.iterdir())
-    except (OSError, ValueError) as error:  # which it is for a name that no folder can have
-        log.warning("the folder %s cannot be read: %s", printable(str(folder), 300), getattr(error, "strerror", error))
-        return
-    if any(child.name in ("config.json", "model_index.json") for child in children):
-        return  # a model in diffusers' layout, or a part of one
-    for child in children:
-        if child.name.startswith("."):
-            continue
-        if os.path.isdir(child):  # which, unlike the path's own method, minds no folder that may not be read
-            yield from _below(child, depth + 1, seen)
-        elif child.suffix.lower() in (".safetensors", GGUF, *PICKLES) and not SHARD.search(child.stem):
-            yield child

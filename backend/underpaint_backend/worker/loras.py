@@ -9,7 +9,8 @@ from underpaint_protocol.messages import Adapter
 
 from ..engine.exceptions import UnknownLora
 from ..engine.lora import Choice
-from ..models.folders import Contents, folder_entries, folders, loras_folder
+from ..models.folder_list import folders, loras_folder
+from ..models.folders import Contents, folder_entries
 from .failures import Refused
 
 

@@ -27,7 +27,8 @@ from underpaint_backend.engine.packing import bytes_of
 from underpaint_backend.engine.precision import Memory, Storage
 from underpaint_backend.models import recognise
 from underpaint_backend.models.catalog import Entry, find_models
-from underpaint_backend.models.folders import add_folder, folder_entries, sister_among
+from underpaint_backend.models.folder_list import add_folder
+from underpaint_backend.models.folders import folder_entries, sister_among
 
 from tests.backend.engine.gguf_models import write_gguf
 from tests.backend.engine.pictures import difference, opened, painted

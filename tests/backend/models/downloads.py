@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.models.catalog import locate
-from underpaint_backend.models.download import Download, Progress
+from underpaint_backend.models.download import Download
 from underpaint_backend.models.exceptions import ModelError
+from underpaint_backend.models.meter import Progress
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.things import (

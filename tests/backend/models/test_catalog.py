@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from underpaint_backend.models.catalog import DESCRIPTION, Entry, default_roots, find_models
-from underpaint_backend.models.download import in_gb
+from underpaint_backend.models.meter import in_gb
 from underpaint_backend.models.offers import offer_of, offers
 
 from tests.backend.models.things import TABLE, known, model_index, offer

@@ -10,18 +10,11 @@ from typing import Any
 import pytest
 import torch
 from underpaint_backend.models import folders as module
+from underpaint_backend.models import weight_files
 from underpaint_backend.models.catalog import Entry
 from underpaint_backend.models.exceptions import ModelError
-from underpaint_backend.models.folders import (
-    Contents,
-    add_folder,
-    file_table,
-    folder_entries,
-    folders,
-    folders_file,
-    remove_folder,
-    sister_among,
-)
+from underpaint_backend.models.folder_list import add_folder, folders, folders_file, remove_folder
+from underpaint_backend.models.folders import Contents, file_table, folder_entries, sister_among
 from underpaint_backend.models.offers import offer_of
 from underpaint_backend.models.recognise import PACKS
 from underpaint_protocol.messages import Model
@@ -146,7 +139,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 def test_no_more_files_are_looked_at_than_is_sensible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor deeper folders: somebody may have added the root of the disk."""
-    monkeypatch.setattr(module, "MOST_FILES", 3)
+    monkeypatch.setattr(weight_files, "MOST_FILES", 3)
     for number in range(5):
         write(tmp_path / "many" / f"{number}.safetensors", {"strange": (1,)})
     write(tmp_path.joinpath("deep", *"abcdefghij") / "x.safetensors", {"strange": (1,)})

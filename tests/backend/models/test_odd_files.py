@@ -17,7 +17,8 @@ from underpaint_backend.models import catalog, folders
 from underpaint_backend.models import offers as offering
 from underpaint_backend.models.adding import folder_table, place_of
 from underpaint_backend.models.catalog import Entry, default_roots, find_models
-from underpaint_backend.models.folders import Contents, add_folder, folder_entries
+from underpaint_backend.models.folder_list import add_folder
+from underpaint_backend.models.folders import Contents, folder_entries
 from underpaint_backend.models.headers import MAX_NAME, BadFile, Header, Stored, parse_header
 from underpaint_backend.models.recognise import PACKS, parts_in, recognise
 from underpaint_backend.models.store import Store

@@ -11,7 +11,8 @@ import diffusers
 import pytest
 from underpaint_backend.engine.schedulers import NAMES, build
 from underpaint_backend.models.catalog import find_models
-from underpaint_backend.models.folders import add_folder, file_entry, folder_entries
+from underpaint_backend.models.folder_list import add_folder
+from underpaint_backend.models.folders import file_entry, folder_entries
 from underpaint_backend.models.schedulers import WITHOUT_ZERO_SNR, offered
 from underpaint_backend.models.suitability import reason_to_refuse
 from underpaint_protocol.messages import Model, Request

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from underpaint_backend.models.catalog import DESCRIPTION, default_roots
 from underpaint_backend.models.fitness import Room
-from underpaint_backend.models.folders import add_folder
+from underpaint_backend.models.folder_list import add_folder
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
 from underpaint_backend.server.pulls import FetchFailed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.engine.exceptions import UnknownLora
-from underpaint_backend.models.folders import add_folder
+from underpaint_backend.models.folder_list import add_folder
 from underpaint_backend.worker.failures import Refused
 from underpaint_backend.worker.loras import files_of
 from underpaint_protocol.messages import Adapter

@@ -10,10 +10,10 @@ from underpaint_protocol.exceptions import InvalidField
 
 from ...models import adding
 from ...models.catalog import default_roots, find_models
-from ...models.download import in_gb
 from ...models.folders import file_table
 from ...models.hub import Denied, Hub, HubError, Line, NotReached, NotThere
 from ...models.layout import read_index, read_object
+from ...models.meter import in_gb
 from ...models.offers import Source, check_id
 from ...models.selection import needed
 from .. import CommandError, own_daemon

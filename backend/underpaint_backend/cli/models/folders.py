@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ...models.catalog import default_roots, find_models
-from ...models.folders import add_folder, folder_entries, remove_folder, sister_among
+from ...models.folder_list import add_folder, remove_folder
+from ...models.folders import folder_entries, sister_among
 from ...models.headers import printable
 from .. import CommandError, own_daemon
 from .listing import count

@@ -9,10 +9,11 @@ from pathlib import Path
 from underpaint_protocol.messages import Model
 
 from ...models.catalog import Entry, default_roots, find_models
-from ...models.download import in_gb
-from ...models.folders import Contents, folder_entries, folders, loras_folder
+from ...models.folder_list import folders, loras_folder
+from ...models.folders import Contents, folder_entries
 from ...models.headers import printable
 from ...models.idle_folders import sentences_about_idle
+from ...models.meter import in_gb
 from ...models.offers import Offer
 from .. import own_daemon
 from .lookup import entry_called, known_offers

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 
-from ...models.download import Progress, in_gb
+from ...models.meter import Progress, in_gb
 
 QUIET_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""

@@ -7,7 +7,7 @@ import sys
 
 from ...models.adding import forget
 from ...models.catalog import default_roots, find_models
-from ...models.download import in_gb
+from ...models.meter import in_gb
 from ...models.offers import Offer
 from ...models.removal import remove
 from ...models.store import Store

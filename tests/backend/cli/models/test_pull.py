@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.cli.models.progress import in_words
-from underpaint_backend.models.download import Progress
+from underpaint_backend.models.meter import Progress
 from underpaint_backend.models.offers import offers
 
 from tests.backend.cli.models.typed import Say, state_of
