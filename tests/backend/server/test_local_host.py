@@ -20,6 +20,7 @@ from underpaint_backend.models.fitness import Room
 from underpaint_backend.models.folder_list import add_folder
 from underpaint_backend.server.hosts import local
 from underpaint_backend.server.hosts.local import MAX_FAILED_STARTS, LocalHost, LocalOptions
+from underpaint_backend.server.hosts.shelf import room_for_weights
 from underpaint_backend.server.pulls import FetchFailed
 from underpaint_backend.worker.interface import Memory
 from underpaint_protocol.fields import Record
@@ -238,12 +239,12 @@ async def test_a_folder_that_is_gone_is_written_into_the_log_once(
 def test_weights_may_wait_in_ram() -> None:
     """What a graphics card lacks is no reason to call a model unfit, if the machine has it; of a CPU there is one."""
     card = Memory(1 << 30, 2 << 30)
-    assert local._room_for_weights("cpu, 4 threads", card) == Room(1 << 30, 2 << 30, on_cpu=True)
-    beside = local._room_for_weights("cuda:0 NVIDIA L4", card)
+    assert room_for_weights("cpu, 4 threads", card) == Room(1 << 30, 2 << 30, on_cpu=True)
+    beside = room_for_weights("cuda:0 NVIDIA L4", card)
     assert beside is not None
     assert (beside.free, beside.total, beside.on_cpu) == (1 << 30, 2 << 30, False)
     assert 0 < beside.ram_free <= beside.ram_total
-    assert local._room_for_weights("cuda:0 NVIDIA L4", None) is None
+    assert room_for_weights("cuda:0 NVIDIA L4", None) is None
 
 
 @pytest.mark.parametrize(

@@ -14,32 +14,24 @@ import signal
 import sys
 import threading
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import MalformedMessage, ProtocolError
 from underpaint_protocol.fields import Record
 from underpaint_protocol.messages import TERMINAL, Cancel, Cancelled, Failed, Model, Submit, Tile, Worker
 
-from ...models.catalog import Entry, default_roots, find_models
-from ...models.download import Download
-from ...models.exceptions import DownloadCancelled, ModelError
-from ...models.fitness import Choice, Room, fitness, fitted
-from ...models.folders import folder_entries
-from ...models.hub import settings
-from ...models.offers import Offer, sound_offers
-from ...models.store import Store, cache_folder
+from ...models.catalog import default_roots
+from ...models.fitness import Choice, Room
 from ...worker.interface import HEADER, MAX_FRAME, Memory, MemoryQuery, Ready, Unusable, frame, vocabulary
-from ..pulls import FetchFailed, Progress
+from ..pulls import Progress
 from .backlog import Backlog
+from .shelf import Shelf, room_for_weights
 
 log = logging.getLogger(__name__)
 
-LOOKS = (find_models, folder_entries)
-"""What looks at models again and again, and writes into the log what is wrong with them."""
 GRACE = 3.0
 """Seconds that a worker gets to end by itself before it is killed."""
 
@@ -89,16 +81,11 @@ class LocalHost:
     capacity = 1
 
     def __init__(self, options: LocalOptions) -> None:
-        self._roots = (*default_roots(), *options.model_roots)
+        roots = (*default_roots(), *options.model_roots)
         limit = None if options.memory_gib is None else int(options.memory_gib * (1 << 30))
-        self._choice = Choice(options.precision, options.offload, limit)
-        self._once = _Once()
-        for look in LOOKS:
-            logging.getLogger(look.__module__).addFilter(self._once)
-        self._entries = find_models(self._roots)
-        self._models = _known(self._entries)
+        self._shelf = Shelf(roots, Choice(options.precision, options.offload, limit))
         self._room: Room | None = None
-        self._command = _command(options, self._roots)
+        self._command = _command(options, roots)
         self._worker = Worker("starting")
         self._unusable = ""
         """Why the last worker could not open its device."""
@@ -111,35 +98,17 @@ class LocalHost:
         self._memory: asyncio.Future[Memory | None] | None = None
 
     def models(self) -> tuple[Model, ...]:
-        return self._models
+        return self._shelf.models
 
     async def refresh(self) -> None:
-        self._entries = await asyncio.to_thread(find_models, self._roots)
         if self._room is None:
             with contextlib.suppress(TimeoutError):  # The worker hangs; it is asked again the next time.
                 memory = await asyncio.wait_for(self.free_memory(), GRACE)
-                self._room = _room_for_weights(self._worker.device, memory)
-        models = _known(self._entries)
-        if self._room is not None:
-            models = tuple(fitted(model, self._misfit(model, self._room)) for model in models)
-        self._models = models
-
-    def _misfit(self, model: Model, room: Room) -> str:
-        return fitness(model, room, self._choice, filed=self._entries[model.id].filed)
+                self._room = room_for_weights(self._worker.device, memory)
+        await asyncio.to_thread(self._shelf.look, self._room)
 
     def fetch(self, model: str, on_progress: Callable[[Progress], None], left_off: threading.Event) -> bool:
-        try:
-            offer = sound_offers()[0].get(model)
-            if offer is None:
-                raise FetchFailed(describe("unknown_model", detail=model))
-            Download(offer, Store(cache_folder()), settings()).run(on_progress, left_off)
-        except DownloadCancelled:
-            return False
-        except ModelError as error:
-            raise FetchFailed(error.info) from error
-        except ValueError as error:  # What the user wrote into the catalog or the environment makes no sense.
-            raise FetchFailed(describe("download_failed", model=model, detail=error)) from error
-        return True
+        return self._shelf.fetch(model, on_progress, left_off)
 
     @property
     def worker(self) -> Worker:
@@ -212,8 +181,7 @@ class LocalHost:
         return await asyncio.shield(self._memory)
 
     async def close(self) -> None:
-        for look in LOOKS:
-            logging.getLogger(look.__module__).removeFilter(self._once)
+        self._shelf.close()
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -334,43 +302,6 @@ async def _send(process: Process, *messages: Record) -> None:
         for message in messages:
             process.stdin.write(frame(message))
             await process.stdin.drain()
-
-
-def _known(entries: Mapping[str, Entry]) -> tuple[Model, ...]:
-    """The models, and of those whose licence has to be accepted first, where."""
-    known, _ = sound_offers()  # the catalog has written into the log what is wrong with the others
-    return tuple(_with_address(entry.model, known.get(entry.model.id)) for entry in entries.values())
-
-
-def _with_address(model: Model, offer: Offer | None) -> Model:
-    if not model.gated or model.state != "absent" or offer is None or not offer.urls:
-        return model
-    return replace(model, detail=f"its files have to be fetched, once its licence is accepted at {offer.urls[0]}")
-
-
-class _Once(logging.Filter):
-    """What is damaged is looked at again and again, and written into the log once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        sentence = record.getMessage()
-        if sentence in self._said:
-            return False
-        self._said.add(sentence)
-        return True
-
-
-def _room_for_weights(device: str, memory: Memory | None) -> Room | None:
-    """Where models can be while they are used: weights wait in RAM where the device has a memory of its own."""
-    if memory is None:
-        return None
-    if not device.startswith("cuda"):
-        return Room(memory.free, memory.total, on_cpu=device.startswith("cpu"))
-    ram = psutil.virtual_memory()
-    return Room(memory.free, memory.total, ram.available, ram.total)
 
 
 def _kill(process: Process) -> None:
