@@ -151,8 +151,7 @@ class SingleFileSource(Source):
         return stamp(self.checkpoint), name
 
     def state(self) -> Hashable:
-        own = stamp(self.checkpoint) if self.checkpoint.is_file() else None
-        return own, self._beside.state()
+        return stamp(self.checkpoint), self._beside.state()
 
     def _place(self, name: str) -> Path:
         wanted = "model_index.json" if name == "model_index" else name

@@ -169,8 +169,11 @@ class FolderSource(Source):
 
 
 def stamp(path: Path) -> Hashable:
-    """What tells a file from all others, and from itself before it was written anew."""
-    status = path.stat()
+    """What tells a file from all others, and from itself before it was written anew. None if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

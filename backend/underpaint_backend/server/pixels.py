@@ -142,7 +142,7 @@ class Pixels:
         return Found(
             missing=self._store.missing(name for name, _ in places),
             fit=all(self._store.size_of(name) in (size, None) for name, size in places),
-            have_room=self._store.has_room_for(dict(places).values()),
+            have_room=self._store.has_room_for(dict(places)),
         )
 
     def _store_what_comes(self) -> None:

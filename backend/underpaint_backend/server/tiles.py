@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +82,11 @@ class TileStore:
             tile = self._get(name)
         return None if tile is None else tile.size
 
-    def has_room_for(self, sizes: Iterable[int]) -> bool:
-        """Whether tiles of these sizes, in bytes, can all be here beside the pinned ones. Memory only."""
-        return self._pinned_slots + sum(map(self._disk.needed, sizes)) <= self._count
+    def has_room_for(self, sizes: Mapping[bytes, int]) -> bool:
+        """Whether tiles of these names and sizes, in bytes, can all be here beside the pinned ones. Memory only."""
+        with self._settled:
+            more = [size for name, size in sizes.items() if name not in self._pinned]
+            return self._pinned_slots + sum(map(self._disk.needed, more)) <= self._count
 
     def put(self, name: bytes, data: bytes) -> None:
         """Write a tile, for which others may have to go. What is here already is neither hashed nor written.

@@ -131,3 +131,15 @@ def test_a_model_that_is_broken_while_it_is_loaded_says_so(folder: Entry) -> Non
 
     assert painted(load(library, folder)).shape == (1, 64, 64, 3)
     assert "tiny" in library
+
+
+def test_a_file_that_is_taken_away_says_so(file: Entry) -> None:
+    """Whether it was loaded before or not."""
+    library = Library(open_device("cpu"))
+    load(library, file)
+    assert file.checkpoint is not None
+    file.checkpoint.unlink()
+
+    for each in (library, Library(open_device("cpu"))):
+        with pytest.raises(ModelBroken, match="gone|cannot be read|no such"):
+            load(each, file)
