@@ -141,5 +141,5 @@ def test_a_file_that_is_taken_away_says_so(file: Entry) -> None:
     file.checkpoint.unlink()
 
     for each in (library, Library(open_device("cpu"))):
-        with pytest.raises(ModelBroken, match="gone|cannot be read|no such"):
+        with pytest.raises(ModelBroken, match=r"gone|cannot be read|no such"):
             load(each, file)
