@@ -41,6 +41,7 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     # one other busy program made this one eight times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _quiet_libraries()
+    gc.disable()  # There is hardly any garbage in what is imported, and to look for it all the time takes a second.
     import torch
 
     from ..engine import families
@@ -52,8 +53,8 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
     for name in families.names():
         families.family_class(name)
     # What was imported stays. To look through it for garbage would stop everything for a third of a second.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
