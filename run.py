@@ -38,6 +38,7 @@ COVERED = (
     "book.py",
     "restoring.py",
     "intake.py",
+    "uploads.py",
     "pixels.py",
     "turns.py",
     "journal/*",
@@ -52,7 +53,7 @@ COVERED_BY = (
     "tests/protocol",
     *(
         f"tests/backend/server/test_{name}*.py"
-        for name in ("sess", "hist", "out", "book", "int", "turns", "jour", "queue")
+        for name in ("sess", "hist", "out", "book", "int", "upl", "turns", "jour", "queue")
     ),
 )
 
