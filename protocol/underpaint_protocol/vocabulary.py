@@ -34,7 +34,8 @@ FROM_CLIENT = Bounds(1 << 10, 256, 64)
 FROM_SERVER = Bounds(1 << 15, 4096, 256)
 """A `welcome` with 1000 models has fewer values, and a `resumed` with all jobs as many items."""
 
-_LIMITS = {"max_str_len": 1 << 18, "max_ext_len": 0}
+_LIMITS = {"max_str_len": 1 << 19, "max_ext_len": 0}
+"""The longest prompt has 100,000 characters, of up to four bytes each."""
 
 
 class Vocabulary:
