@@ -10,6 +10,7 @@ import argparse
 import errno
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -47,12 +48,20 @@ class Interrupted(Exception):
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 2 for bad input, 1 if the work failed, or 130 if it was interrupted."""
+    """Run one command; the exit code is 0, 2 for bad input, 1 if the work failed, or 130 if it was interrupted.
+
+    It is 141 if whoever reads what is printed went away, as `head` does.
+    """
     words = list(sys.argv[1:] if words is None else words)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 141
     except CommandError as error:
         print(f"underpaint: {error}", file=sys.stderr)
         return 2

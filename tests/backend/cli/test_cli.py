@@ -124,6 +124,19 @@ def test_the_command_alone_says_what_it_can_do(tmp_path: Path) -> None:
     assert "error" not in run.stderr
 
 
+def test_who_reads_no_further_is_told_nothing(tmp_path: Path) -> None:
+    """As in `underpaint models | head -1`."""
+    command = [sys.executable, "-m", "underpaint_backend", "models"]
+    with subprocess.Popen(
+        command, env={"UNDERPAINT_HOME": str(tmp_path), "PATH": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_ctrl_c_cancels_the_picture(tmp_path: Path, own_daemon: Launched) -> None:
     """It is said, nothing is written, and the daemon does not go on with it."""
     words = ["generate", "a cat", "--steps", "1000", "--output", str(tmp_path / "out.png")]

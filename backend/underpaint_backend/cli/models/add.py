@@ -17,7 +17,7 @@ from ...models.meter import in_gb
 from ...models.offers import Source, check_id
 from ...models.selection import needed
 from .. import CommandError, own_daemon
-from .lookup import known_offers, settings_of
+from .lookup import all_offers, settings_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         where = adding.place_of(arguments.where)
         _refuse_what_does_not_apply(arguments, where)
         check_id(name)
-        known = known_offers().get(name)
+        known = all_offers().get(name)
         if (known is None or not known.own) and name in find_models(default_roots()):
             raise CommandError(f"there is a model called {name} already; choose another name")
         if isinstance(where, str):

@@ -7,7 +7,7 @@ import difflib
 
 from ...models.catalog import Entry, default_roots, find_models
 from ...models.hub import Settings, settings
-from ...models.offers import Offer, offers
+from ...models.offers import Offer, offers, sound_offers
 from ...models.store import Store, cache_folder
 from .. import CommandError
 
@@ -26,7 +26,12 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def known_offers() -> dict[str, Offer]:
-    """All that can be fetched or was added, by id. Raises `CommandError` if the list of one's own is damaged."""
+    """All that can be fetched or was added, by id, but for those of one's own that are wrong: the log says so."""
+    return sound_offers()[0]
+
+
+def all_offers() -> dict[str, Offer]:
+    """The same for whoever changes the list. Raises `CommandError` if one is wrong: nobody knows what files it needs."""
     try:
         return offers()
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from ...models.offers import Offer
 from ...models.removal import remove
 from ...models.store import Store
 from .. import CommandError, own_daemon
-from .lookup import entry_called, known_offers, store_of_the_hub
+from .lookup import all_offers, entry_called, store_of_the_hub
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _removable(name: str) -> Offer:
-    offer = known_offers().get(name)
+    offer = all_offers().get(name)
     entry = entry_called(name) if offer is None else None
     if offer is not None:
         return offer
@@ -61,7 +61,7 @@ def _remove_what_is_not_there(arguments: argparse.Namespace, offer: Offer) -> No
 
 def _remove_files(offer: Offer, store: Store) -> None:
     name = offer.model.id
-    removed = remove(offer, store, known_offers().values())
+    removed = remove(offer, store, all_offers().values())
     if offer.own:
         forget(name)
     print(f"{in_gb(removed.freed)} are free again.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.backend.cli.models.typed import Say
 from tests.backend.models.odd import PLANTED, own
 from tests.backend.models.weight_files import checkpoint_of, write
@@ -26,14 +28,19 @@ def test_files_with_odd_names_are_listed_and_shown(say: Say, home: Path) -> None
         assert "\x1b" not in out
 
 
-def test_an_odd_entry_is_named(say: Say, home: Path) -> None:
-    """The others are listed; whoever asks for more hears what is wrong."""
+def test_an_odd_entry_is_named(say: Say, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The others are listed and shown; whoever would change the list hears first what is wrong with it."""
     (home / "home").mkdir()
     (home / "home" / "models.toml").write_text(own("mine"))
     PLANTED["infinite"](home / "home", home)
     code, out, _ = say()
     assert code == 0
     assert "\nmine " in out
-    code, _, err = say("show", "mine")
+    caplog.clear()
+    code, out, _ = say("show", "mine")
+    assert code == 0
+    assert out.startswith("mine\n")
+    assert caplog.text.count("models.toml: the model “odd”") == 1
+    code, _, err = say("remove", "mine")
     assert code == 2
     assert "models.toml: the model “odd”: its parameters must be numbers" in err
