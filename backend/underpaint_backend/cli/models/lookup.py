@@ -31,7 +31,7 @@ def known_offers() -> dict[str, Offer]:
 
 
 def all_offers() -> dict[str, Offer]:
-    """The same for whoever changes the list. Raises `CommandError` if one is wrong: nobody knows what files it needs."""
+    """The same for whoever changes the list. Raises `CommandError` if one is wrong: what it needs is not known."""
     try:
         return offers()
     except (OSError, ValueError) as error:
