@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO, TypeVar
 
+from .denials import denial_of
 from .exceptions import DownloadCancelled, ModelError
 from .hub import Busy, Denied, Hub, HubError, Line, NotReached, NotThere, Settings, Unreachable, cut_when
 from .layout import gap_in
@@ -290,19 +291,10 @@ class Download:
 
     def _denied(self, denied: Denied) -> ModelError:
         repository = self._source.repository if self._source else ""
-        token = self._settings.token
-        if denied.code == "RepoNotFound" or not (self.offer.model.gated or denied.code == "GatedRepo" or token):
-            return self._failed(f"there is no repository {repository}, or it is open only to those with a token")
-        if denied.status == 451:
-            return self._failed(f"{repository} was closed for legal reasons")
-        if token is None:
-            reason = "no token was given"
-        elif denied.status == 401 and denied.code != "GatedRepo":
-            reason = "the hub does not know the token that was given"
-        else:
-            reason = "the account of the token has not accepted it, or the token may not read gated repositories"
-        url = f"https://huggingface.co/{repository}"
-        return ModelError("model_gated", model=self.offer.model.id, detail=reason, url=url)
+        denial = denial_of(denied, repository, self._settings.token, gated=self.offer.model.gated)
+        if not denial.page:
+            return self._failed(denial.reason)
+        return ModelError("model_gated", model=self.offer.model.id, detail=denial.reason, url=denial.page)
 
     def _what_is_missing(self, absent: NotThere) -> str:
         source = self._source

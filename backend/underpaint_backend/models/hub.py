@@ -197,11 +197,15 @@ class Hub:
 
     def commit(self, repository: str, revision: str) -> str:
         """The commit at which a branch is."""
+        return self.told_of(repository, revision)[0]
+
+    def told_of(self, repository: str, revision: str) -> tuple[str, bool]:
+        """The commit at which a branch is, or which it names; and whether a licence has to be accepted first."""
         answer, _ = self._json(f"{self._api(repository)}/revision/{quote(revision, safe='')}")
         found = answer.get("sha") if isinstance(answer, dict) else None
         if not isinstance(found, str) or not COMMIT.fullmatch(found):
             raise Nonsense("it names no commit")
-        return found
+        return found, answer.get("gated") in ("auto", "manual", True)
 
     def tree(self, repository: str, commit: str) -> Tree:
         """All files of a repository at a commit."""

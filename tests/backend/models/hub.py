@@ -172,7 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("main", repository.commit):
             return self.refuse(404, "RevisionNotFound")
         siblings = [{"rfilename": path} for path in repository.files]
-        return self.json({"id": name, "sha": repository.commit, "siblings": siblings})
+        gated = "auto" if repository.gated else False
+        return self.json({"id": name, "sha": repository.commit, "siblings": siblings, "gated": gated})
 
     def tree(self, name: str, commit: str) -> None:
         repository = self.known(name)

@@ -10,6 +10,7 @@ from underpaint_protocol.exceptions import InvalidField
 
 from ...models import adding
 from ...models.catalog import default_roots, find_models
+from ...models.denials import denial_of
 from ...models.folders import file_table
 from ...models.hub import Denied, Hub, HubError, Line, NotReached, NotThere
 from ...models.layout import read_index, read_object
@@ -74,7 +75,7 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     source = Source(where, ("*", "*/*"), "main" if arguments.revision is None else arguments.revision, variant)
     hub = Hub(how, Event(), Line())
     try:
-        commit = source.revision if source.pinned else hub.commit(source.repository, source.revision)
+        commit, gated = hub.told_of(source.repository, source.revision)
         tree = hub.tree(source.repository, commit)
         if "model_index.json" not in tree.files:
             raise ValueError(f"{source.repository} has no model_index.json, so it is no model in diffusers' layout")
@@ -88,6 +89,8 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
+        if isinstance(error, Denied):
+            raise ValueError(_denied(error, where, how.token)) from None
         hint = ". A mirror is named with --endpoint or HF_ENDPOINT" if isinstance(error, NotReached) else ""
         raise ValueError(
             f"there is no folder {where} here, and {how.endpoint} says nothing of it: {error}{hint}"
@@ -102,4 +105,15 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
         "repository": wanted.repository,
         "revision": wanted.revision,
         "variant": wanted.variant,
+        **({"gated": True} if gated else {}),
     }
+
+
+def _denied(denied: Denied, repository: str, token: str | None) -> str:
+    denial = denial_of(denied, repository, token)
+    if not denial.page:
+        return f"there is no folder {repository} here, and {denial.reason}"
+    return (
+        f"{repository} is given only to those who accepted its licence: {denial.reason}. Open {denial.page}, accept the "
+        "licence there, make a token on the hub's settings page, and give it with --hub-token, or set HF_TOKEN"
+    )

@@ -71,6 +71,31 @@ def test_the_page_of_a_repository_names_it(say: Say) -> None:
     assert say("pull", "brush")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("token", "accepted", "reason"),
+    [
+        ((), True, "no token was given"),
+        (("--hub-token", "hf_bad"), True, "does not know the token"),
+        (("--hub-token", "hf_good"), False, "has not accepted it"),
+    ],
+)
+def test_a_gated_repository_says_what_to_accept_and_where(
+    say: Say, hub: StandIn, token: tuple[str, ...], accepted: bool, reason: str
+) -> None:
+    """As it does when it is fetched, in one line, and with the page; once it is open, the list knows of it."""
+    hub.repositories[REPOSITORY].gated = True
+    hub.accepted = accepted
+    code, _, err = say("add", "brush", REPOSITORY, *token)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "given only to those who accepted its licence" in err
+    assert reason in err
+    assert f"Open https://huggingface.co/{REPOSITORY}, accept the licence there" in err
+    assert "--hub-token" in err
+    hub.accepted = True
+    assert say("add", "brush", REPOSITORY, "--hub-token", "hf_good")[0] == 0
+    assert "which has to be accepted on its page" in say("show", "brush")[1]
+
+
 def test_a_folder_without_weights_is_refused(say: Say, home: Path) -> None:
     """A list of parts is no model; also where the weights are of a kind that is never opened."""
     folder = home / "half"
