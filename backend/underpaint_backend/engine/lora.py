@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 from weakref import WeakSet
@@ -32,6 +33,12 @@ LORAS = 16
 
 Choice: TypeAlias = tuple[Path, float]
 """The file of a LoRA and how far it is followed: 0 is not at all."""
+Attempt: TypeAlias = Callable[[Callable[[], Lora]], Lora]
+"""Reads a LoRA, and does what can be done where memory is too short for it."""
+
+
+def _once(read: Callable[[], Lora]) -> Lora:
+    return read()
 
 
 class LoraRack:
@@ -56,23 +63,29 @@ class LoraRack:
         return bool(idle)
 
     @contextmanager
-    def worn(self, model: str, family: str, parts: Parts, choices: Sequence[Choice]) -> Iterator[Worn]:
+    def worn(
+        self, model: str, family: str, parts: Parts, choices: Sequence[Choice], attempt: Attempt = _once
+    ) -> Iterator[Worn]:
         """Within this context the model called `model`, of `family`, wears the LoRAs, once its networks are dressed.
 
-        `parts.marks` say so for as long. A weight of 0 is the same as not to choose the LoRA.
+        `parts.marks` say so for as long. A weight of 0 is the same as not to choose the LoRA. Each is read within
+        `attempt`, which may read it again.
 
         Raises `WrongLora` if one was made for another family, and `ModelBroken` if its file is damaged.
         """
-        chosen = [(path, weight) for path, weight in choices if weight]
-        loras = [(self._fetch(path, model, family, parts), weight) for path, weight in chosen]
-        self._worn = {lora.identity for lora, _ in loras}
-        self._make_room()
+        loras: list[tuple[Lora, float]] = []
         worn, before = Worn(model, loras), dict(parts.marks)
-        parts.marks.update(worn.marks)
         try:
+            for path, weight in choices:
+                if weight:
+                    lora = attempt(partial(self._fetch, path, model, family, parts))
+                    self._worn.add(lora.identity)  # at once, for else it would make room for the next
+                    loras.append((lora, weight))
+            self._make_room()
+            parts.marks.update(worn.marks)
             yield worn
         finally:
-            self._worn = set()
+            self._worn.clear()
             worn.take_off()
             parts.marks.clear()
             parts.marks.update(before)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from underpaint_protocol.messages import Cancelled, Done, Failed, Request, Resul
 from ..engine import cancel
 from ..engine.denoise import Step
 from ..engine.device import Device
+from ..engine.ladder import Effort
 from ..engine.library import Library, LoadedModel
 from ..engine.lora import LoraRack
 from ..engine.painting import Observer, Painting, paint
@@ -126,11 +128,12 @@ class Worker:
     @contextmanager
     def _wearing(self, model: LoadedModel, job: Job) -> Iterator[None]:
         """Within this context the model wears the job's LoRAs, and no others."""
-        parts, description = model.family.parts, model.description
+        parts, name, family = model.family.parts, model.description.name, model.description.family
         choices = files_of(job.submit.request.loras)
+        attempt = partial(model.ladder.attempt, Effort("reading a LoRA"))
         with ExitStack() as stack:
             with cancel.cancellable_loading(job.cancelled):
-                worn = stack.enter_context(self._rack.worn(description.name, description.family, parts, choices))
+                worn = stack.enter_context(self._rack.worn(name, family, parts, choices, attempt))
             parts.dress = worn.dress
             try:
                 yield
