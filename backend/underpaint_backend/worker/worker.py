@@ -163,9 +163,9 @@ def _painting(request: Request, model: LoadedModel, pictures: Pictures) -> Paint
     defaults, family = model.description, model.family
     area = defaults.native_area
     sees_canvas = request.task == "edit" or (request.task == "inpaint" and family.sees_canvas)
-    tied = family.ties_references and (sees_canvas or bool(request.references))
-    # What is edited is seen at the model's own size, and what windows cannot divide, unless it was trained for more.
-    if request.full_size and request.task != "edit" and (family.was_trained_large or not tied):
+    # What is edited is seen as a whole, and so is what lies beside the canvas or references, place for place.
+    whole = request.task == "edit" or (family.ties_references and (sees_canvas or bool(request.references)))
+    if request.full_size and (family.was_trained_large or not whole):
         area = max(area, min(request.width * request.height, MOST_AREA))
     size = working_size(request.width, request.height, area, defaults.size_multiple)
     return Painting(

@@ -37,7 +37,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     for name, build in variants:
         build(folder / name, name)
         description = folder / name / DESCRIPTION
-        description.write_text(json.dumps({**json.loads(description.read_text()), "id": name}))
+        can = {"tasks": [*tasks, "edit"]} if name != "schnell" else {}
+        description.write_text(json.dumps({**json.loads(description.read_text()), "id": name, **can}))
     home = tmp_path_factory.mktemp("home")
     (home / "loras").mkdir()
     write_lora(home / "loras" / "ink.safetensors", width=32)
@@ -169,13 +170,17 @@ def previewed(worker: WorkerProcess, request: Request) -> tuple[int, int]:
     [
         ("schnell", "inpaint", True),
         ("klein", "inpaint", True),
+        ("klein", "edit", True),
         ("kontext", "inpaint", False),
+        ("kontext", "edit", False),
         ("kontext", "text_to_image", True),
     ],
 )
 def test_the_full_size_is_for_models_that_can(worker: WorkerProcess, model: str, task: str, grows: bool) -> None:
     """In windows, or as they were trained for it. Kontext with a canvas before its eyes can do neither."""
-    seen = {"image": image_of(CANVAS), "mask": image_of(MASK)} if task == "inpaint" else {}
+    seen = {"image": image_of(CANVAS)} if task != "text_to_image" else {}
+    if task == "inpaint":
+        seen["mask"] = image_of(MASK)
     request = Request(model, task, 90, 60, prompt="blue", seed=3, steps=1, **seen)  # type: ignore[arg-type]
     small, large = (previewed(worker, replace(request, full_size=full)) for full in (False, True))
 
