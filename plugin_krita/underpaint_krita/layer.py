@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, List, Optional, Set
 
 from krita import Document, Node
 
 from ._vendor.underpaint_protocol.geometry import Box
 from .attention import Attention
-from .canvas import is_open
+from .canvas import anchor, is_open
 from .pixels import KritaPixels
 from .qt import QtCore
 from .stacking import above_own_run
@@ -70,6 +70,8 @@ class GrowingLayer:
         self._document = document
         self._box = box
         self._prompt = prompt
+        for other in list(_unsettled):
+            other.give_back()  # What Krita has made active is then the artist's own again.
         self._active = document.activeNode()
         self._modified = document.modified()
         self._node = document.createNode(_name(prompt, "…"), "paintlayer")
@@ -84,8 +86,9 @@ class GrowingLayer:
         document.setModified(self._modified)  # At once, before the artist can do anything; Krita may do it again.
         self._given_back = False
         self._settled = False
-        self._attention = Attention(self._give_back)
+        self._attention = Attention(self.give_back)
         self._end = time.monotonic() + SETTLING
+        _unsettled.append(self)
 
     @property
     def lost(self) -> bool:
@@ -96,31 +99,39 @@ class GrowingLayer:
         """Give the artist's layer back its place as the active one, and the document its modified flag.
 
         Krita makes a new layer active some time after it was added, and never in a document that is not in front:
-        false until that has happened, or had long enough to.
+        false until that has happened, or had long enough to. It is to be called again and again: Krita may refuse it
+        for as long as another window is in front.
         """
-        if self._settled:
+        if self not in _unsettled:
             return True
-        self._give_back()
-        if not self._given_back and time.monotonic() < self._end:
-            return False
-        if self._document.modified() and not self._attention.taken:
-            self._document.setModified(self._modified)
-        self._attention.end()
-        self._settled = True
+        refused = not self.give_back()
+        if not self._settled:
+            if not self._given_back and time.monotonic() < self._end:
+                return False
+            if self._document.modified() and not self._attention.taken:
+                self._document.setModified(self._modified)
+            self._settled = True
+        if not refused:
+            self.release()
         return True
 
-    def _give_back(self) -> None:
-        """Make the artist's layer the active one again, if Krita has made the new one so.
+    def give_back(self) -> bool:
+        """Make the artist's layer the active one again, if Krita has made the new one so; false if Krita refuses.
 
         Also right before each press: Krita would refuse a stroke on the new layer, which is locked, and lose its ink.
         """
         if is_open(self._document) and self._document.activeNode() == self._node:
-            self._given_back = True
-            if self._active is not None:
+            if anchor(self._active) is not None:  # Else it was removed, and Krita would be left without an active one.
                 self._document.setActiveNode(self._active)
+                if self._document.activeNode() == self._node:
+                    return False
+            self._given_back = True
+        return True
 
     def release(self) -> None:
-        """Watch the artist no more, whatever became of the layer."""
+        """Watch the artist no more, whatever became of the layer. Twice does no harm."""
+        if self in _unsettled:
+            _unsettled.remove(self)
         self._attention.end()
 
     def write(self, pixels: KritaPixels) -> None:
@@ -150,6 +161,10 @@ class GrowingLayer:
         return Removal(self._document, modified)
 
 
+_unsettled: List[GrowingLayer] = []
+"""Those that Krita may have made the active layer, or may still make so."""
+
+
 class Removal:
     """A layer that was just removed. Krita marks the document as modified some time later."""
 
@@ -169,8 +184,12 @@ class Removal:
         if touched and not self._modified and not self._attention.taken:
             self._document.setModified(False)
         if settled:
-            self._attention.end()
+            self.release()
         return settled
+
+    def release(self) -> None:
+        """Watch the artist no more, whatever became of the document. Twice does no harm."""
+        self._attention.end()
 
 
 def _name(prompt: str, ending: str = "") -> str:
