@@ -17,8 +17,9 @@ class UnderpaintDocker(DockWidget):
         super().__init__()
         self.setWindowTitle(TITLE)
         panel = Panel()
-        self._studio = Studio(panel)
+        self._studio = studio = Studio(panel)
         self.setWidget(panel)
+        panel.destroyed.connect(lambda: studio.leave())  # It holds the studio, which the docker lets go of before.
         notifier = Krita.instance().notifier()
         notifier.setActive(True)
         notifier.applicationClosing.connect(self._studio.close)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import time
-from typing import Any, Dict, Optional
+from functools import partial
+from typing import Any, Dict, Optional, Set
 
 from .canvas import Scene, is_open
 from .layer import GrowingLayer, Removal, gate_is_open
@@ -34,9 +35,10 @@ class Generation(QtCore.QObject):
 
     ended = QtCore.pyqtSignal(Outcome)
 
-    def __init__(self, scene: Scene, prompt: str, parent: QtCore.QObject) -> None:
-        """`parent` keeps it alive until it has ended, which may be long after its job has."""
-        super().__init__(parent)
+    def __init__(self, scene: Scene, prompt: str) -> None:
+        """It lives until it has ended, which may be long after its job has, and after the window it was begun in."""
+        super().__init__()
+        _going_on.add(self)
         self._scene = scene
         self._prompt = prompt
         self._overlay = Overlay(scene.document, scene.box)
@@ -141,8 +143,13 @@ class Generation(QtCore.QObject):
     def _end(self, outcome: Outcome) -> bool:
         self._over = True
         self._overlay.hide()
-        if self._layer is not None:
-            self._layer.release()
+        for watching in (self._layer, self._removal):
+            if watching is not None:
+                watching.release()
         self.ended.emit(outcome)
-        self.deleteLater()
+        QtCore.QTimer.singleShot(0, partial(_going_on.discard, self))  # Not at once: its own timer may have called.
         return True
+
+
+_going_on: Set[Generation] = set()
+"""All that have not ended. A window that is closed takes its docker along, but must leave no half a picture behind."""

@@ -95,7 +95,7 @@ class Recovery(QtCore.QObject):
         """Put a picture where it belongs; until `end` on the monotonic clock, its document may still open."""
         scene = home_of(job)
         if scene is not None:
-            generation = Generation(scene, job.request.prompt, self)
+            generation = Generation(scene, job.request.prompt)
             generation.ended.connect(partial(self._on_ended, job, picture))
             generation.finish(picture.pixels, recipe_of(job.request, picture.seed))
         elif time.monotonic() < end or QtWidgets.QApplication.activeModalWidget() is not None:

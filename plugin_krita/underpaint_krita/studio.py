@@ -67,6 +67,7 @@ class Studio(QtCore.QObject):
         self._network = Network(self._mailbox, developed, converted, claimed_notebook(locations.data_folder()))
         self._recovery = Recovery(self._network, self)
         self._recovery.told.connect(panel.show_notice)
+        self._gone = False
         self._welcome: Optional[Welcome] = None
         self._connecting = False
         self._away: Optional[ErrorInfo] = None
@@ -168,7 +169,18 @@ class Studio(QtCore.QObject):
         """Krita is going, and its documents are closed."""
         if self._job is not None:
             self._network.cancel(self._job.id)
-        self._network.close(LAST_WORDS)
+        self._job = self._generation = None
+        self.leave(LAST_WORDS)
+
+    def leave(self, patience: float = 0.0) -> None:
+        """The window is going, and the panel is gone. Whatever is painted comes with the next window, or Krita."""
+        self._gone = True
+        self._progress_timer.stop()
+        self._recovery.leave()
+        generation, self._job, self._generation = self._generation, None, None
+        if generation is not None:
+            generation.discard()  # If its document was closed, too, this cancels the job.
+        self._network.close(patience)
 
     # Connecting
 
@@ -258,13 +270,15 @@ class Studio(QtCore.QObject):
         request = _request(wishes, scene, ready[0])
         self._job = Job(uuid.uuid4().hex, request, scene.pixels, scene.mask, scene.place)
         self._attempt, self._lost = 1, False
-        self._generation = Generation(scene, wishes.prompt, self)
+        self._generation = Generation(scene, wishes.prompt)
         self._generation.ended.connect(partial(self._on_ended, self._job.id))
         self._network.submit(self._job)
         self._show_busy()
         self._say("Waiting for the connection…" if self._connecting else "Sending…")
 
     def _collect(self) -> None:
+        if self._gone:
+            return
         events, frame = self._mailbox.collect()
         for event in events:
             job = getattr(event, "job", None)

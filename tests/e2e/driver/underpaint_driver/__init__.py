@@ -8,13 +8,15 @@ from .stage import Stage
 
 
 class Driver(Extension):
-    """Waits for Krita's window and then hands over to the scenario that `UNDERPAINT_SCENARIO` names."""
+    """Waits for Krita's first window and then hands over to the scenario that `UNDERPAINT_SCENARIO` names."""
+
+    stage = None
 
     def setup(self):
         pass
 
     def createActions(self, window):
-        if "UNDERPAINT_SCENARIO" in os.environ:
+        if self.stage is None and "UNDERPAINT_SCENARIO" in os.environ:  # Krita calls this for each of its windows.
             self.stage = Stage(os.environ["UNDERPAINT_SCENARIO"], os.environ["UNDERPAINT_FACTS"])
             self.stage.open()
 

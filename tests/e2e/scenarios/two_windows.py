@@ -1,0 +1,86 @@
+"""Two windows of Krita: a layer begins to grow behind the one in front, and a window is closed while it paints."""
+
+import json
+import os
+import pathlib
+import threading
+
+from krita import Krita
+from underpaint_driver.artist import Artist, layers
+from underpaint_krita._vendor.underpaint_protocol.geometry import Box
+from underpaint_krita.layer import GrowingLayer
+
+STEPS = 60
+NOTEBOOK = "krita-jobs-2.json"
+
+
+def play(stage):
+    artist = Artist(stage)
+    yield from artist.arrange()
+    yield from artist.open(os.environ["UNDERPAINT_PHOTOGRAPH"])
+    yield from artist.until_ready()
+    document = artist.krita.activeDocument()
+    first = Krita.instance().activeWindow()
+    stage.facts["before"] = layers(document)
+    second = yield from _open_window(stage, artist)
+    yield from artist.new(100, 80)
+    yield from _grow_behind(stage, document, first)
+    yield from _bring_to_front(stage, second)
+    stage.facts["dockers"] = _networks()
+    second.addView(document)
+    yield from stage.until(lambda: artist.krita.activeDocument() == document, 10, "the picture in the second window")
+    yield from artist.arrange()
+    yield from artist.until_ready()
+    yield from artist.type_prompt("a blue circle")
+    artist.set_steps(STEPS)
+    yield from artist.press("generate")
+    yield from artist.until_painting()
+    stage.facts["painting"] = layers(document)
+    second.qwindow().close()
+    del second
+    yield from stage.until(lambda: _networks() < stage.facts["dockers"], 10, "the docker's thread to end")
+    yield from stage.until(lambda: layers(document) == stage.facts["before"], 10, "half a picture to go")
+    remembered = json.loads(pathlib.Path(os.environ["UNDERPAINT_HOME"], NOTEBOOK).read_text(encoding="utf-8"))
+    stage.facts["remembered"] = [
+        job["request"]["prompt"] for server in remembered.values() for job in server["jobs"].values()
+    ]
+    third = yield from _open_window(stage, artist)
+    yield from artist.arrange()
+    yield from stage.until(lambda: ["a blue circle", False] in layers(document), 60, "the picture")
+    stage.facts["after"] = layers(document)
+    stage.facts["errors"] = list(stage.errors)
+    third.qwindow().close()
+    yield 0.5
+
+
+def _open_window(stage, artist):
+    window = artist.krita.openWindow()
+    window.qwindow().show()
+    yield from _bring_to_front(stage, window)
+    yield 1.0
+    return window
+
+
+def _bring_to_front(stage, window):
+    window.qwindow().activateWindow()
+    window.qwindow().raise_()
+    yield from stage.until(lambda: Krita.instance().activeWindow() == window, 10, "a window to come to the front")
+
+
+def _grow_behind(stage, document, window):
+    """Begin a layer in a document whose window is not in front, then look at the window."""
+    artists = document.activeNode().name()
+    layer = GrowingLayer(document, document.activeNode(), Box(0, 0, 100, 80), "behind")
+    yield from stage.until(layer.settle, 10, "the layer to settle")
+    yield 0.5
+    stage.facts["active_behind"] = document.activeNode().name()
+    yield from _bring_to_front(stage, window)
+    layer.settle()
+    stage.facts["given_back"] = document.activeNode().name() == artists
+    removal = layer.remove()
+    layer.release()
+    yield from stage.until(removal.settle, 10, "the layer to go")
+
+
+def _networks():
+    return sum(thread.name == "underpaint-network" for thread in threading.enumerate())

@@ -1,0 +1,34 @@
+"""Krita with more than one window."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Play
+from .launch import Performance
+
+
+@pytest.fixture(scope="module")
+def seen(play: Play) -> Performance:
+    """What happened in Krita."""
+    performance = play("two_windows")
+    assert performance.errors == [], performance.output
+    return performance
+
+
+def test_a_layer_that_begins_behind_gives_the_artists_layer_back(seen: Performance) -> None:
+    """Krita refuses that while another window is in front; so it is tried again when its own window is."""
+    assert seen.facts["active_behind"] == "behind…"
+    assert seen.facts["given_back"]
+
+
+def test_a_window_that_is_closed_takes_its_docker_along(seen: Performance) -> None:
+    """No half a picture stays in a document that is open elsewhere, and nothing raises a box; Krita ends well."""
+    assert ["a blue circle…", True] in seen.facts["painting"]
+    assert (seen.boxes, seen.status) == ([], 0)
+
+
+def test_what_a_closed_window_painted_comes_with_the_next_one(seen: Performance) -> None:
+    """The server goes on with it, and the next docker has the notebook."""
+    assert seen.facts["remembered"] == ["a blue circle"]
+    assert seen.facts["after"] == [*seen.facts["before"], ["a blue circle", False]]
