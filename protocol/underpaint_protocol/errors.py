@@ -188,6 +188,11 @@ TABLE: Dict[str, Row] = {
         "Wait until one is finished. Whoever looks after the daemon can give it more room with --keep-gib.",
         retryable=True,
     ),
+    "daemon_disk_full": Row(
+        "The disk of the daemon is full.",
+        "Try again when there is room. Whoever looks after the daemon has to make some; what waits for you is kept.",
+        retryable=True,
+    ),
     "too_many_uploads": Row(
         "More pixels were sent than this token may send without a picture being begun.",
         "Try again in {detail} s. Whoever looks after the daemon can allow a guest more with --upload-mib.",

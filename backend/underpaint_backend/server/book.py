@@ -22,6 +22,7 @@ from underpaint_protocol.messages import (
     Cancelled,
     Done,
     Failed,
+    Request,
     Result,
     Started,
     Submit,
@@ -30,10 +31,10 @@ from underpaint_protocol.messages import (
 )
 
 from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
-from .pixels import Pixels
+from .pixels import Found, Pixels
 from .restoring import restore
 from .sessions import SPARE, Entry, Job, Session
-from .tiles import StoreFull, TileStore
+from .tiles import DiskFull, StoreFull, TileStore
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,10 @@ class _Late:
 
 @dataclass(frozen=True)
 class Keep:
-    """How long results wait for their clients, in seconds."""
+    """How long results wait for their clients, in seconds, and how much of the journal those of one token take."""
 
     seconds: float = 24 * 3600.0
+    bytes_each: int = 64 << 20
 
 
 class Book:
@@ -83,6 +85,8 @@ class Book:
         """Work by owner and day, in megapixel steps."""
         self._journal = journal
         self._keep = keep
+        self._remembered: Counter[str] = Counter()
+        """Bytes that the requests of ended jobs take in the journal, by owner."""
         self._late: list[_Late] = []
         self._catching_up = Lock()
 
@@ -104,6 +108,8 @@ class Book:
             self.usage[job.session.owner, job.day] -= job.work
             self._journal.refund(job.session.owner, job.day, job.work)
             self.forget(job)
+        for job in self._ended():
+            self._remembered[job.session.owner] += job.size
         return restored.waiting
 
     async def close(self) -> None:
@@ -161,6 +167,28 @@ class Book:
     def unended(self, owner: str) -> list[Job]:
         """Jobs of one owner that wait or run."""
         return [job for session in self.sessions.values() if session.owner == owner for job in session.unended()]
+
+    # Room for pixels
+
+    def could_hold(self, found: Found, request: Request) -> bool:
+        """Whether the store has room for a request and its pictures, if there were nothing else."""
+        return sum(found.needs.values()) + self.pixels.slots_of_results(request) <= self.pixels.slots
+
+    def make_room(self, found: Found, request: Request) -> bool:
+        """See to room for a request and its pictures, beside all that other jobs need and will need.
+
+        Results that nobody came for have to go if that helps; false if there is no room all the same.
+        """
+        waiting = sum(job.slots_of_results for job in self._ended())
+        while (short := self._shortage(found, request)) > 0:
+            if short > waiting or not self._forget_oldest():
+                return False
+        return True
+
+    def _shortage(self, found: Found, request: Request) -> int:
+        unended = (job for session in self.sessions.values() for job in session.unended())
+        coming = sum(job.slots_to_come for job in unended)
+        return self.pixels.shortage(found, coming + self.pixels.slots_of_results(request))
 
     # The life of a job
 
@@ -226,14 +254,18 @@ class Book:
         job.ended_at = time.monotonic()
         self.pixels.release_request(job)
         undone = {Done: 0.0, Failed: 1.0, Cancelled: 1 - done}[type(message)]
+        self._remembered[job.session.owner] += job.size
         back = round(job.work * undone)
         self.usage[job.session.owner, job.day] -= back
         row, now = _row(job.session, entry), time.time()
         await self._safely(_Late(job, lambda: self._journal.end(row, now, back), entry))
+        self._keep_within_bounds(job)
 
     def forget(self, job: Job) -> None:
         """The client has everything, or nobody came for it."""
         job.session.forget(job)
+        if job.state.ended:
+            self._remembered[job.session.owner] -= job.size
         self._late = [late for late in self._late if late.job is not job]
         self.pixels.release_results(job)
         self._journal.forget(job.session.id, job.id).add_done_callback(partial(self._after_forgetting, job))
@@ -241,11 +273,13 @@ class Book:
     async def store_result(self, job: Job, tile: Tile) -> None:
         """Keep a tile of a result. Where there is no room, results that nobody came for have to go.
 
-        Raises `StoreFull` if even that does not help.
+        Raises `StoreFull` if even that does not help, and `DiskFull`, for which nothing is forgotten.
         """
         while True:
             try:
                 return await self.pixels.hold_result(job, tile)
+            except DiskFull:
+                raise
             except StoreFull:
                 if not self._forget_oldest():
                     raise
@@ -264,6 +298,7 @@ class Book:
             self._open_session(session)
         entry = session.tell(job, Accepted(job.id, position), safe=False)
         row_of_job = JobRow(session.id, job.id, vocabulary.encode(job.submit), 0, job.work, job.day, None)
+        job.size = len(row_of_job.submit)
         try:
             try:
                 await self._journal.accept(row_of_job, _row(session, entry), session.owner)
@@ -389,10 +424,26 @@ class Book:
         self.forget(oldest)
         return True
 
+    def _keep_within_bounds(self, last: Job) -> None:
+        """One token does not fill the journal for all: what ended before `last` goes, and first what has no picture."""
+        owner = last.session.owner
+        while self._remembered[owner] > self._keep.bytes_each:
+            ended = [job for job in self._ended() if job.session.owner == owner and job is not last]
+            if not ended:
+                return
+            oldest = min(ended, key=_worth)
+            log.warning("too much waits for %r; the job %s is forgotten", oldest.session, oldest.id)
+            self.forget(oldest)
+
     def _ended(self) -> Iterator[Job]:
         """Jobs that have ended and wait to be acknowledged."""
         for session in self.sessions.values():
             yield from (job for job in session.jobs.values() if job.state.ended)
+
+
+def _worth(job: Job) -> tuple[bool, bool, float]:
+    """What an ended job is worth keeping: for its pictures, for a client that is there, and for being new."""
+    return bool(job.results), job.session.outbox is not None, job.ended_at or 0.0
 
 
 def today() -> str:

@@ -52,7 +52,7 @@ from .pixels import Found, MissingTile
 from .pulls import Pulls
 from .queue import JobQueue
 from .sessions import Job, Session
-from .tiles import StoreFull
+from .tiles import DiskFull, StoreFull
 from .uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -208,15 +208,17 @@ class Connection:
 
     @answer.register
     async def _store(self, tile: Tile) -> None:
-        seconds = self._house.uploads.seconds_until_more(self.owner, tile.size, self._limits)
+        seconds = self._house.uploads.seconds_until_more(self.owner, tile, self._limits)
         if seconds:
             self._refuse(None, "too_many_uploads", detail=seconds)
         else:
             await self._intake.put(tile)
 
     def _refuse_tile(self, error: TileError | StoreFull) -> None:
-        if isinstance(error, StoreFull):
-            self._refuse(None, "storage_full")
+        if isinstance(error, DiskFull):
+            self._refuse(None, "daemon_disk_full")
+        elif isinstance(error, StoreFull):  # A job that needs the tile makes room for it, or is refused.
+            log.info("%r: there is no room for a tile; it is asked for again", self._session)
         else:
             self._refuse(None, error.code, detail=error)
 
@@ -284,7 +286,7 @@ class Connection:
             if self._farewell is not None:
                 return  # The session lives elsewhere now, and may have been told there to do this job.
             # Others of this token submit at the same time. From here on nothing is awaited until the job counts.
-            reason = self._reason_to_refuse(submit.request) or _reason_in(found)
+            reason = self._reason_to_refuse(submit.request) or self._reason_in(found, submit.request)
             if reason is not None:
                 break
             if found.missing:
@@ -309,6 +311,16 @@ class Connection:
             reason = describe("too_many_jobs", detail=len(self.session.jobs))
         return reason
 
+    def _reason_in(self, found: Found, request: Request) -> ErrorInfo | None:
+        """Why a job cannot be done with what there is of its tiles, and of room."""
+        if not found.fit:
+            return describe("bad_tile", detail="a tile has another size than its place in the picture")
+        if not self._book.could_hold(found, request):
+            return describe("too_many_pixels", detail="with its picture it has no room in what the daemon keeps")
+        if not self._book.make_room(found, request):
+            return describe("storage_full")
+        return None
+
     def _models(self) -> Mapping[str, Model]:
         return {model.id: model for model in self._house.host.models()}
 
@@ -323,7 +335,7 @@ class Connection:
             listener = self.session.outbox or self.outbox
             listener.put(Error(describe(error.code, detail=error.detail), submit.job))
             return
-        self._house.uploads.used_by_a_job(self.owner)
+        self._house.uploads.used_by_a_job(self.owner, job.tiles)
         if self._house.log_prompts:
             log.info("the job %s: %r", job.id, submit.request.prompt)
         await self._house.queue.add(job)
@@ -363,12 +375,3 @@ class Connection:
             lost = describe("missing_pixels", detail="it was lost on the daemon's disk")
             return vocabulary.encode(tile or Error(lost, message.job))
         return vocabulary.encode(message)
-
-
-def _reason_in(found: Found) -> ErrorInfo | None:
-    """Why a job cannot be done with what there is of its tiles."""
-    if not found.have_room:
-        return describe("storage_full")
-    if not found.fit:
-        return describe("bad_tile", detail="a tile has another size than its place in the picture")
-    return None

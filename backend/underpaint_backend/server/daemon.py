@@ -80,7 +80,7 @@ class Daemon:
         self._options = options
         journal = Journal(options.home / "journal.sqlite", options.journal_bytes)
         store = TileStore(options.home / "tiles", options.keep_bytes)
-        self._book = Book(journal, store, Keep(options.keep_seconds))
+        self._book = Book(journal, store, Keep(options.keep_seconds, min(Keep.bytes_each, options.journal_bytes // 4)))
         self._queue = JobQueue(host, self._book)
         self._pulls = Pulls(host.fetch, self._tell_pulling, self._look_at_models)
         self._house = House(host, self._queue, self._book, self._pulls, options.log_prompts)

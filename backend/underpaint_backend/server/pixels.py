@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,7 +14,8 @@ from typing import TypeVar
 
 from underpaint_protocol.encodings import decode, encode
 from underpaint_protocol.exceptions import TileError
-from underpaint_protocol.messages import Image, Result, Tile
+from underpaint_protocol.messages import Image, Request, Result, Tile
+from underpaint_protocol.tiles import cells
 
 from .sessions import Job
 from .tiles import BadTile, TileStore
@@ -36,8 +38,8 @@ class Found:
     """Tiles that are not here, each once."""
     fit: bool
     """Whether each tile that is here is as large as its place."""
-    have_room: bool
-    """Whether all tiles can be here at once, beside those that jobs need."""
+    needs: dict[bytes, int]
+    """How many slots of the store each tile takes."""
 
 
 class Pixels:
@@ -88,15 +90,38 @@ class Pixels:
         """A tile as it is sent; None if it is not here any more."""
         return await self._in_thread(self._pack, name, encoding)
 
+    # Room
+
+    @property
+    def slots(self) -> int:
+        """Of how many slots the store is."""
+        return self._store.slots
+
+    def shortage(self, found: Found, more: int) -> int:
+        """How many slots too few there are for what was looked at, beside what jobs need and `more` slots."""
+        return self._store.shortage(found.needs, more)
+
+    def slots_of_results(self, request: Request) -> int:
+        """How many slots the pictures take that are made for a request."""
+        x, y, depth = (0, 0, 8) if request.image is None else (request.image.x, request.image.y, request.image.depth)
+        widths = Counter(cell.area for cell in cells(x, 0, request.width, 1))
+        heights = Counter(cell.area for cell in cells(0, y, 1, request.height))
+        counts = ((times * more, width * height) for width, times in widths.items() for height, more in heights.items())
+        return request.batch * sum(times * self._store.slots_for(area * 4 * depth // 8) for times, area in counts)
+
     # What jobs need
 
     def hold_request(self, job: Job) -> None:
-        """Keep the tiles of the job's request until they are released. Raises `MissingTile`, and keeps none then."""
+        """Keep the tiles of the job's request until they are released, and count on the room for its pictures.
+
+        Raises `MissingTile`, and keeps none then.
+        """
         try:
             self._store.pin(job.tiles)
         except KeyError:
             raise MissingTile from None
         job.request_pins = job.tiles
+        job.slots_of_all_results = self.slots_of_results(job.submit.request)
 
     def release_request(self, job: Job) -> None:
         """No worker needs the tiles of the job's request any more. Twice does no harm."""
@@ -119,7 +144,7 @@ class Pixels:
                 self._store.pin((tile.name,))
             except KeyError:
                 continue  # It was evicted between the two.
-            job.result_pins.append(tile.name)
+            self._hold(job, tile.name, len(tile.data))
             return
 
     def hold_again(self, job: Job, result: Result) -> None:
@@ -127,13 +152,18 @@ class Pixels:
         for name in dict.fromkeys(result.image.tiles):
             with suppress(KeyError):
                 self._store.pin((name,))
-                job.result_pins.append(name)
+                self._hold(job, name, self._store.size_of(name) or 0)
+
+    def _hold(self, job: Job, name: bytes, size: int) -> None:
+        job.result_pins.append(name)
+        job.slots_of_results += self._store.slots_for(size)
 
     def release_results(self, job: Job) -> None:
         """Nobody needs the job's results any more."""
         for name in job.result_pins:
             self._store.unpin((name,))
         job.result_pins.clear()
+        job.slots_of_results = 0
 
     # In threads
 
@@ -142,7 +172,7 @@ class Pixels:
         return Found(
             missing=self._store.missing(name for name, _ in places),
             fit=all(self._store.size_of(name) in (size, None) for name, size in places),
-            have_room=self._store.has_room_for(dict(places)),
+            needs={name: self._store.slots_for(size) for name, size in places},
         )
 
     def _store_what_comes(self) -> None:

@@ -16,7 +16,7 @@ from .book import Book
 from .hosts import Host
 from .pixels import MissingTile
 from .sessions import Job
-from .tiles import StoreFull
+from .tiles import DiskFull, StoreFull
 from .turns import Turns
 
 log = logging.getLogger(__name__)
@@ -145,6 +145,8 @@ class JobQueue:
             return await self._follow(job, name)
         except MissingTile:
             return Failed(job.id, describe("missing_pixels", detail="it was lost on the daemon's disk"))
+        except DiskFull:
+            return Failed(job.id, describe("daemon_disk_full"))
         except StoreFull:
             return Failed(job.id, describe("storage_full"))
         except Exception:

@@ -71,6 +71,7 @@ def _restore_job(session: Session, row: JobRow, oldest: float) -> bool:
         log.error("the job %s was written down by another version and cannot be understood", row.job)
         return False
     job = session.jobs[row.job] = Job(session, submit, row.work, row.day, row.attempts)
+    job.size = len(row.submit)
     if row.ended is not None:
         age = min(max(0.0, time.time() - row.ended), oldest)
         job.ended_at = time.monotonic() - age

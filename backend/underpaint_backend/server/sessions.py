@@ -54,6 +54,12 @@ class Job:
     """Tiles that the store keeps for its worker."""
     result_pins: list[bytes] = field(default_factory=list)
     """Tiles that the store keeps for its client, as often as they are pinned."""
+    slots_of_results: int = 0
+    """Slots of the store that these take, at most."""
+    slots_of_all_results: int = 0
+    """Slots that they will take once all its pictures are there."""
+    size: int = 0
+    """Bytes that its request takes in the journal."""
 
     def __repr__(self) -> str:
         return f"<job {self.id} of {self.session!r}>"  # its prompt is nobody's business
@@ -61,6 +67,11 @@ class Job:
     @property
     def id(self) -> str:
         return self.submit.job
+
+    @property
+    def slots_to_come(self) -> int:
+        """Slots that its pictures will still take."""
+        return max(0, self.slots_of_all_results - self.slots_of_results)
 
     @property
     def tiles(self) -> Sequence[bytes]:

@@ -11,6 +11,7 @@ at this moment is *busy*: it is not here yet, and whoever wants to write it too 
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
@@ -21,9 +22,15 @@ from underpaint_protocol.tiles import name_of
 
 from .slots import SLOT, Slots
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class StoreFull(Exception):
-    """There is no room: everything that is left is pinned, or the disk takes no more."""
+    """There is no room: everything that is left is pinned."""
+
+
+class DiskFull(StoreFull):
+    """The store has room, and the disk takes no more of it."""
 
 
 class BadTile(Exception):
@@ -82,17 +89,24 @@ class TileStore:
             tile = self._get(name)
         return None if tile is None else tile.size
 
-    def has_room_for(self, sizes: Mapping[bytes, int]) -> bool:
-        """Whether tiles of these names and sizes, in bytes, can all be here beside the pinned ones. Memory only."""
+    def slots_for(self, size: int) -> int:
+        """How many slots a tile of so many bytes takes."""
+        return self._disk.needed(size)
+
+    def shortage(self, needs: Mapping[bytes, int], more: int = 0) -> int:
+        """How many slots too few there are for tiles that need so many each, beside the pinned ones and `more` slots.
+
+        None are if it is 0 or less. Memory only.
+        """
         with self._settled:
-            more = [size for name, size in sizes.items() if name not in self._pinned]
-            return self._pinned_slots + sum(map(self._disk.needed, more)) <= self._count
+            wanted = sum(slots for name, slots in needs.items() if name not in self._pinned)
+            return self._pinned_slots + wanted + more - self._count
 
     def put(self, name: bytes, data: bytes) -> None:
         """Write a tile, for which others may have to go. What is here already is neither hashed nor written.
 
-        Blocks. Raises `BadTile` if `data` does not match `name`, and `StoreFull` if no room can be made or the disk
-        does not take it; nothing of it is left then.
+        Blocks. Raises `BadTile` if `data` does not match `name`, `StoreFull` if no room can be made, and `DiskFull` if
+        the disk does not take it; nothing of it is left then.
         """
         if not self._claim(name):
             return
@@ -102,10 +116,15 @@ class TileStore:
             if name_of(data) != name:
                 raise BadTile(f"the content of {name.hex()} does not match its name")
             slots = self._take(self._disk.needed(len(data)))
-            self._disk.write(slots, name, data)
+            while True:
+                try:
+                    self._disk.write(slots, name, data)
+                    break
+                except OSError as error:
+                    slots = self._exchange(slots, evict=error.errno in FULL)
+                    if not slots:
+                        raise DiskFull(f"a tile of {len(data)} bytes cannot be written: {error}") from error
             tile = _Tile(len(data), slots)
-        except OSError as error:
-            raise StoreFull(f"a tile of {len(data)} bytes cannot be written: {error}") from error
         finally:
             self._settle(name, tile, slots)
 
@@ -216,6 +235,22 @@ class TileStore:
                     self._settled.wait()
             return tuple(self._free.pop() for _ in range(needed))
 
+    def _exchange(self, slots: tuple[int, ...], *, evict: bool) -> tuple[int, ...]:
+        """Free `slots`, into which nothing could be written, and take others: those of tiles that nobody needs.
+
+        For these the disk has room already. () if there are none left, or if they are not to be evicted.
+        """
+        with self._settled:
+            self._free[:0] = slots
+            taken: list[int] = []
+            while evict and self._loose and len(taken) < len(slots):
+                _, tile = self._loose.popitem(last=False)
+                taken.extend(tile.slots)
+            spare = len(slots) if len(taken) >= len(slots) else 0
+            self._free.extend(taken[spare:])
+            self._settled.notify_all()
+            return tuple(taken[:spare])
+
     def _load(self, name: bytes, tile: _Tile) -> bytes | None:
         try:
             data = self._disk.read(tile.slots, tile.size)
@@ -235,6 +270,11 @@ class TileStore:
                 self._settled.notify_all()
 
     # Last, because in what follows `bytes` is no longer the type.
+
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return self._count
 
     @property
     def max_bytes(self) -> int:

@@ -41,10 +41,14 @@ def journal_in(home: Path, **options: Any) -> Journal:
 
 @asynccontextmanager
 async def opened(
-    home: Path, keep: float = 24 * 3600.0, room: int = ROOM, journal: Journal | None = None
+    home: Path,
+    keep: float = 24 * 3600.0,
+    room: int = ROOM,
+    journal: Journal | None = None,
+    bytes_each: int = Keep.bytes_each,
 ) -> AsyncIterator[tuple[Book, list[Job]]]:
     """A book over the files in `home`, and the jobs that are to go on."""
-    book = Book(journal or journal_in(home), TileStore(home / "tiles", room, SLOT), Keep(keep))
+    book = Book(journal or journal_in(home), TileStore(home / "tiles", room, SLOT), Keep(keep, bytes_each))
     waiting = await book.open()
     try:
         yield book, waiting
@@ -71,7 +75,7 @@ async def nothing_is_kept(book: Book, room: int = ROOM) -> bool:
     """Whether a picture that takes the whole store has room in it: no job needs a tile."""
     side = math.isqrt(room // 4)
     whole, _ = image_of(side, side, 4, os.urandom(room))
-    return (await book.pixels.look([whole])).have_room
+    return book.pixels.shortage(await book.pixels.look([whole]), 0) <= 0
 
 
 async def painted(book: Book, job: Job, shade: int = 1) -> Result:

@@ -14,7 +14,7 @@ from underpaint_backend.server.tiles import StoreFull, TileStore
 from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import TileError
-from underpaint_protocol.messages import Done, Failed, Submit, Tile
+from underpaint_protocol.messages import Cancelled, Done, Failed, Submit, Tile
 from underpaint_protocol.tiles import name_of
 
 from tests.backend.server.books import (
@@ -108,11 +108,14 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
         for tile_name, data in TILES.items():
             await book.pixels.store(Tile(tile_name, len(data), data))
         other = replace(IMAGE, tiles=(bytes(16),))
-        assert await book.pixels.look([IMAGE]) == Found([], fit=True, have_room=True)
-        assert await book.pixels.look([replace(MASK, tiles=IMAGE.tiles)]) == Found([], fit=False, have_room=True)
-        assert await book.pixels.look([IMAGE, MASK]) == Found([*MASK_TILES], fit=True, have_room=True)
-        assert await book.pixels.look([IMAGE, IMAGE]) == Found([], fit=True, have_room=True)
-        assert await book.pixels.look([IMAGE, other]) == Found([*other.tiles], fit=True, have_room=False)
+        picture, mask = dict.fromkeys(IMAGE.tiles, 4), dict.fromkeys(MASK.tiles, 1)
+        assert await book.pixels.look([IMAGE]) == Found([], fit=True, needs=picture)
+        assert not (await book.pixels.look([replace(MASK, tiles=IMAGE.tiles)])).fit
+        assert await book.pixels.look([IMAGE, MASK]) == Found([*MASK_TILES], fit=True, needs={**picture, **mask})
+        assert book.pixels.shortage(await book.pixels.look([IMAGE, IMAGE]), 1) == 0  # of five slots
+        assert book.pixels.shortage(await book.pixels.look([IMAGE, other]), 0) == 3
+        assert not book.could_hold(await book.pixels.look([IMAGE, MASK]), REQUEST)  # whose picture takes four, too
+        assert book.could_hold(await book.pixels.look([MASK]), REQUEST)
 
 
 async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
@@ -156,3 +159,63 @@ async def test_a_tile_of_a_result_that_is_evicted_at_once_is_stored_again(
         assert refused
         await flood(book)
         assert book.pixels.missing(result.image.tiles) == []
+
+
+async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path: Path) -> None:
+    """Another's pictures that wait stand in the way of nobody; as many go as have to, and none in vain."""
+    async with opened(tmp_path, room=18 * SLOT) as (book, _):
+        bert, anna = (book.new_session(name, "test") for name in ("bert", "anna"))
+        for number in range(3):
+            job = await accepted(book, bert, str(number))
+            await painted(book, job, shade=number + 1)
+            await book.end(job, Done(job.id, 1.0))
+        found = await book.pixels.look(REQUEST.images)
+
+        assert not book.make_room(found, replace(REQUEST, batch=4))  # 21 slots
+        assert set(bert.jobs) == {"0", "1", "2"}
+
+        assert book.make_room(found, REQUEST)
+        assert set(bert.jobs) == {"1", "2"}
+        job = await accepted(book, anna)
+        await painted(book, job, shade=9)
+        assert set(bert.jobs) == {"1", "2"}
+
+
+async def test_accepted_jobs_have_room_for_their_pictures(tmp_path: Path) -> None:
+    """Requests do not take what pictures will need that were asked for before, also after a restart."""
+    async with opened(tmp_path, room=16 * SLOT) as (book, _):
+        session = book.new_session("anna", "test")
+        found = await book.pixels.look(REQUEST.images)
+        jobs = []
+        for number in range(3):
+            if book.make_room(found, REQUEST):
+                jobs.append(await accepted(book, session, str(number)))
+        assert len(jobs) == 2  # five slots of the pixels that both have, and four of each picture
+        await painted(book, jobs[0])
+    async with opened(tmp_path, room=16 * SLOT) as (book, waiting):
+        assert not book.make_room(found, REQUEST)
+        for shade, job in enumerate(waiting):
+            await painted(book, job, shade=shade + 1)
+            await book.end(job, Done(job.id, 1.0))
+        assert book.make_room(found, REQUEST)
+
+
+async def test_what_ended_of_one_token_takes_a_part_of_the_journal(tmp_path: Path) -> None:
+    """What has no picture goes first, the oldest first; what others have stays."""
+    async with opened(tmp_path, bytes_each=3 * 400) as (book, _):
+        anna, bert = (book.new_session(name, "test") for name in ("anna", "bert"))
+        first = await accepted(book, anna, "painted")
+        assert 300 < first.size < 400
+        await painted(book, first)
+        await book.end(first, Done(first.id, 1.0))
+        for session, name in ((bert, "his"), (anna, "b"), (anna, "c"), (anna, "d")):
+            job = await accepted(book, session, name)
+            await book.end(job, Cancelled(name))
+        assert set(anna.jobs) == {"painted", "c", "d"}
+        assert set(bert.jobs) == {"his"}
+    async with opened(tmp_path, bytes_each=1) as (book, _):
+        [anna] = [session for session in book.sessions.values() if session.owner == "anna"]
+        assert set(anna.jobs) == {"painted", "c", "d"}
+        last = await accepted(book, anna, "e")
+        await book.end(last, Cancelled("e"))
+        assert set(anna.jobs) == {"e"}

@@ -87,28 +87,31 @@ FULL_DISK = """
 import resource, signal, sys
 from hashlib import sha256
 from pathlib import Path
-from underpaint_backend.server.tiles import StoreFull, TileStore
+from underpaint_backend.server.tiles import DiskFull, TileStore
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit fails with EFBIG
 resource.setrlimit(resource.RLIMIT_FSIZE, (1050, 1050))
 store = TileStore(Path(sys.argv[1]), 10_000, 100)
 store.open()
-contents = [bytes([index]) * 100 for index in range(11)]
+contents = [bytes([index]) * 100 for index in range(12)]
 names = [sha256(content).digest()[:16] for content in contents]
-for name, content in zip(names, contents):
-    try:
-        store.put(name, content)
-    except StoreFull as full:
-        print(full)
-assert store.missing(names) == names[10:]
+for name, content in zip(names[:11], contents):
+    store.put(name, content)  # the last in the place of the first
+assert store.missing(names) == [names[0], names[11]]
+store.pin(names[1:11])
+try:
+    store.put(names[11], contents[11])
+except DiskFull as full:
+    print(full)
+assert store.missing(names) == [names[0], names[11]]
 assert store.bytes == 1000
-assert [store.read(name) for name in names[:10]] == contents[:10]
+assert [store.read(name) for name in names[1:11]] == contents[1:11]
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit is one of POSIX")
 def test_a_disk_that_takes_no_more_is_a_full_store(tmp_path: Path) -> None:
-    """A write that fails half way raises `StoreFull`, takes no slot, and what was there is still served."""
+    """Tiles that nobody needs give way; without any, a write that fails half way takes no slot, and nothing is lost."""
     run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "cannot be written" in run.stdout

@@ -116,10 +116,10 @@ class Storing(RuleBasedStateMachine):
                     self.loose[name] = None
 
     @rule(asked=some_names)
-    def has_room_for(self, asked: list[bytes]) -> None:
+    def shortage(self, asked: list[bytes]) -> None:
         more = {name for name in asked if not (name in self.here and name in self.pins)}
-        fits = self.pinned + sum(SLOTS[name] for name in more) <= self.count
-        assert self.store.has_room_for({name: len(CONTENT[name]) for name in asked}) == fits
+        short = self.pinned + sum(SLOTS[name] for name in more) + 1 - self.count
+        assert self.store.shortage({name: self.store.slots_for(len(CONTENT[name])) for name in asked}, 1) == short
 
     @precondition(lambda self: self.here)
     @rule(data=st.data())
