@@ -90,6 +90,11 @@ class Ladder:
         """What is done otherwise than it would be with more memory, in sentences for the artist."""
         return tuple(NOTICES[rung] for rung in sorted(self._reached) if rung in NOTICES)
 
+    @property
+    def alone(self) -> bool:
+        """Whether the model's networks are loaded one after another."""
+        return self._alone
+
     def begin(self) -> None:
         """Before each job: go back up if memory is there again."""
         if self._room and self.parts.residency.room() >= RECOVERY * self._room:

@@ -96,8 +96,10 @@ class Library:
             with cancellable_loading(cancelled):
                 if known is not None and (known.entry, known.state) == (entry, state):
                     model = known.model
+                    self.residency.alone = model.ladder.alone  # and not what the job before needed
                     model.family.parts.load(on_part)
                 else:
+                    self.residency.alone = False
                     self._forget(entry.model.id)
                     model = self._read(entry, source, on_part, cancelled)
         except BadFiles as error:

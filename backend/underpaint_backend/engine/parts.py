@@ -73,7 +73,7 @@ class Parts:
         sizes = {name: self.bytes_of(name) for name in self.names}
         done, total = 0, max(1, sum(sizes.values()))
         on_part(0.0)
-        if total > self.residency.room():
+        if self.residency.alone or total > self.residency.room():
             return
         try:
             for name, size in sizes.items():

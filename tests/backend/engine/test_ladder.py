@@ -132,6 +132,28 @@ def test_the_text_encoder_goes_where_only_one_network_has_room(
     assert model.ladder.reached == {Rung.ALONE}
 
 
+def test_only_the_model_whose_networks_go_one_by_one_is_read_so(
+    library: Library, model: LoadedModel, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next model has all of its networks read once; the first, when it comes again, has none read in vain."""
+    parts, other, painting = model.family.parts, build_tiny(tmp_path / "other", 4), replace(PAINTING, steps=1)
+    monkeypatch.setattr(library.residency, "give_back", lambda: None)  # which takes long
+    with monkeypatch.context() as patch:
+        starve(model, patch, "unet", lambda *_, **__: parts.key("text_encoder") in library.residency)
+        painted(model, painting)
+    assert library.residency.alone
+
+    before = library.residency.reads
+    painted(loaded(library, other), painting)
+    assert library.residency.reads - before == len(parts.names)
+
+    library.residency.clear()
+    before = library.residency.reads
+    painted(loaded(library, entry), replace(painting, prompt="a prompt that was not read yet"))
+    assert library.residency.alone
+    assert library.residency.reads - before == len(parts.names)
+
+
 def test_what_is_split_already_is_not_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FLUX.2 klein base has its guidance in two passes anyway: one image cannot be split, and nobody is told so."""
     library = Library(open_device("cpu"))
