@@ -186,7 +186,7 @@ def folder_table(name: str, folder: Path, family: str | None = None) -> dict[str
         hint = f". Its single files are used with “underpaint models add-folder {folder}”" if single else ""
         raise ValueError(f"{folder} has no {INDEX}, so it is no model in diffusers' layout{hint}")
     described = describe_pipeline(read_index(path.read_bytes()), family)
-    gap = gap_in(folder)
+    gap = gap_in(folder, described["family"])
     if gap:
         raise ValueError(f"{folder} {gap}")
     damage = damage_in(folder)

@@ -24,6 +24,7 @@ from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
 from .extras import reason_against
+from .families import SEEING, blindness, check_promises
 from .gguf import is_gguf
 from .headers import printable
 from .layout import damage_in, gap_in
@@ -107,7 +108,7 @@ def unforeseen(what: object, error: Exception) -> str:
 
 def _located(offer: Offer, store: Store, roots: tuple[Path, ...]) -> Entry:
     if offer.folder is not None:
-        gap = gap_in(offer.folder)
+        gap = gap_in(offer.folder, offer.model.family)
         return _absent(offer, offer.folder, gap) if gap else _sound(_ready(offer, offer.folder, {}))
     found = [_folder_of(source, store, roots) for source in offer.sources]
     present = [folder for folder in found if folder is not None]
@@ -132,21 +133,25 @@ def _is_model(folder: Path) -> bool:
 
 
 def _ready(offer: Offer, folder: Path, elsewhere: Mapping[str, Path]) -> Entry:
-    model = _loadable(replace(offer.model, state="ready", download=0), folder, elsewhere.get("scheduler"))
+    model = _loadable(replace(offer.model, state="ready", download=0), folder, elsewhere)
     return Entry(model, folder, elsewhere=elsewhere)
 
 
-def _loadable(model: Model, folder: Path, scheduler: Path | None = None) -> Model:
-    """The model as it can be used, "unfit" if a part of it is packed by a library that is not installed.
+def _loadable(model: Model, folder: Path, elsewhere: Mapping[str, Path]) -> Model:
+    """The model as it can be used, "unfit" if a part of it is packed by a library that is not installed, or not there.
 
-    `scheduler` is the folder of its scheduler, if that does not lie in `folder`.
+    Parts in `elsewhere` do not lie in `folder`.
     """
     try:
-        reason = reason_against(folder)
-        model = with_usable_schedulers(model, scheduler or folder / "scheduler")
+        reason = blindness(model, _present(folder, elsewhere)) or reason_against(folder)
+        model = with_usable_schedulers(model, elsewhere.get("scheduler", folder / "scheduler"))
     except Exception as error:
         reason = unforeseen(folder, error)
     return replace(model, state="unfit", detail=reason) if reason else model
+
+
+def _present(folder: Path, elsewhere: Mapping[str, Path]) -> list[str]:
+    return [part for part in SEEING if part in elsewhere or (folder / part).exists()]
 
 
 def _sound(entry: Entry) -> Entry:
@@ -182,7 +187,7 @@ def _described(roots: Iterable[Path]) -> Iterator[Entry]:
                     raise ValueError(f"“{model.id}” comes with Underpaint; choose another id in its {DESCRIPTION}")
                 if root == BUILT_IN:
                     built_in.add(model.id)
-                yield _sound(Entry(_loadable(model, description.parent), description.parent))
+                yield _sound(Entry(_loadable(model, description.parent, {}), description.parent))
             except (OSError, ValueError, InvalidField) as error:
                 log.warning("the model in %s is left out: %s", description.parent, error)
             except Exception as error:
@@ -194,4 +199,6 @@ def _read(description: Path, modified: int, size: int) -> Model:
     wire = read_json(description)
     if not isinstance(wire, dict):
         raise ValueError(f"{description.name} must hold one object")
-    return Model.from_wire({"schedulers": schedulers_of(wire.get("family")), **wire})
+    model = Model.from_wire({"schedulers": schedulers_of(wire.get("family")), **wire})
+    check_promises(model)
+    return model

@@ -16,7 +16,7 @@ class Denial:
 
 
 def denial_of(denied: Denied, repository: str, token: str | None, *, gated: bool = False) -> Denial:
-    """What to say of it to whoever asked with this token; `gated` says that the licence is known to be accepted first."""
+    """What to say to whoever asked with this token; `gated` says that a licence is known to be accepted first."""
     if denied.code == "RepoNotFound" or not (gated or denied.code == "GatedRepo" or token):
         return Denial(f"there is no repository {repository}, or it is open only to those with a token")
     if denied.status == 451:

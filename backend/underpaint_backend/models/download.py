@@ -130,7 +130,7 @@ class Download:
 
     def _check_folder(self) -> None:
         folder = self.offer.folder
-        gap = gap_in(folder) if folder is not None else ""
+        gap = gap_in(folder, self.offer.model.family) if folder is not None else ""
         if gap:
             raise self._failed(f"it was added as a folder of this machine, and {folder} {gap}")
         file = self.offer.file

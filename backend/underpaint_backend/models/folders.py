@@ -19,6 +19,7 @@ from underpaint_protocol.messages import Model
 
 from . import extras
 from .catalog import Entry, unforeseen
+from .families import NEEDED
 from .fitness import peak_bytes
 from .folder_list import folders
 from .gguf import GgufHeader, header_of, is_gguf
@@ -30,13 +31,6 @@ from .scheduler_configs import with_usable_schedulers
 from .schedulers import NOTES
 from .weight_files import MOST_FILES, weight_files
 
-NEEDED = {
-    "stable_diffusion": ("unet", "vae", "text_encoder"),
-    "stable_diffusion_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
-    "flux1": ("transformer", "vae", "text_encoder", "text_encoder_2"),
-    "flux2": ("transformer", "vae", "text_encoder"),
-}
-"""The parts of a model of each family."""
 TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim")
 """What the configuration of a denoiser calls the width of the text embeddings that it takes."""
 

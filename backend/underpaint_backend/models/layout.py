@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .families import lacking_in
 from .headers import BadFile, printable, read_header
 from .plain_json import parse_json
 from .selection import one_variant
@@ -36,11 +37,11 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 def files_of(index: Mapping[str, Any]) -> list[str]:
     """Patterns of the files that a model needs, its `model_index.json` first."""
-    return [INDEX, *(f"{part}/*" for part in _parts(index))]
+    return [INDEX, *(f"{part}/*" for part in parts_of(index))]
 
 
-def gap_in(folder: Path) -> str:
-    """What a folder lacks of a model, in words that follow its name; "" if nothing."""
+def gap_in(folder: Path, family: str = "") -> str:
+    """What a folder lacks of a model, of this family if it is known, in words that follow its name; "" if nothing."""
     path = folder / INDEX
     try:
         status = path.stat()
@@ -51,10 +52,19 @@ def gap_in(folder: Path) -> str:
         return f"cannot be read: {error.strerror}"
     except ValueError as error:
         return f"cannot be read: {error}"
-    if not parts:
-        return f"has a {INDEX} that lists no parts of a model"
+    unlisted = unlisted_in(parts, family)
+    if unlisted:
+        return unlisted
     gaps = [part for part in parts if not part_is_whole(folder / part)]
     return f"is not complete: {', '.join(gaps)} missing, or without weights in safetensors" if gaps else ""
+
+
+def unlisted_in(parts: Collection[str], family: str) -> str:
+    """What a list of parts has not that a model of this family needs, in words that follow a name; "" if nothing."""
+    if not parts:
+        return f"has a {INDEX} that lists no parts of a model"
+    lacking = lacking_in(family, parts)
+    return f"has no {lacking}: its {INDEX} does not list that" if lacking else ""
 
 
 def damage_in(folder: Path) -> str:
@@ -86,10 +96,11 @@ def _reason_against(weights: Path, modified: int, size: int) -> str:
 
 @lru_cache(maxsize=256)
 def _parts_in(path: Path, modified: int, size: int) -> tuple[str, ...]:
-    return _parts(read_index(path.read_bytes()))
+    return parts_of(read_index(path.read_bytes()))
 
 
-def _parts(index: Mapping[str, Any]) -> tuple[str, ...]:
+def parts_of(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of a model that a `model_index.json` lists, but for those that no family asks for."""
     parts = [
         name
         for name, what in index.items()

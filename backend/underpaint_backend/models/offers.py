@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from underpaint_protocol.fields import MODEL_ID
 from underpaint_protocol.locations import data_folder
 from underpaint_protocol.messages import Model
 
+from .families import NEEDED, SEEING, blindness, check_promises, lacking_in
 from .fitness import peak_bytes
 from .headers import short
 from .recognise import PACKS
@@ -185,15 +187,33 @@ def offer_of(table: Mapping[str, Any], *, own: bool = False) -> Offer:
         shown = {"schedulers": schedulers_of(table.get("family")), **table, "state": "absent"}
         shown["memory"] = memory.get("bf16", 0)
         model = Model.from_wire(shown)
+        check_promises(model)
         if "folder" in table:
             return Offer(model, folder=_in_full(table["folder"], "folder"), memory=memory, own=own)
         if "file" in table:
             pack = pack_called(_text(table["configuration"])) if "configuration" in table else None
+            _refuse(blindness(model, ()))
             return Offer(model, file=_in_full(table["file"], "file"), pack=pack, memory=memory, own=own)
         sources = (_source(table), *(_source(also) for also in table.get("also", [])))
+        parts = _parts(sources)
+        gap = lacking_in(model.family, parts)
+        _refuse(f"its files have no {gap}" if gap else blindness(model, parts))
     except (ValueError, TypeError, InvalidField) as error:
         raise ValueError(f"{where}: {error}") from error
     return Offer(model, sources, memory=memory, own=own)
+
+
+def _refuse(reason: str) -> None:
+    if reason:
+        raise ValueError(reason)
+
+
+def _parts(sources: Iterable[Source]) -> frozenset[str]:
+    """The parts that are among the files of sources, of those that a family may need."""
+    folders = {pattern.partition("/")[0] for source in sources for pattern in source.files if "/" in pattern}
+    named = {name for source in sources for name, _ in source.parts}
+    asked = {*SEEING, *(part for parts in NEEDED.values() for part in parts)}
+    return frozenset(part for part in asked if part in named or any(fnmatchcase(part, folder) for folder in folders))
 
 
 def pack_called(name: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.models.things import model_index
+from tests.backend.models.things import any_index
 from tests.backend.models.weight_files import kohya_lora, write
 
 SETPRIV = shutil.which("setpriv")
@@ -78,7 +78,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     model = tmp_path / "model"
     write(model / "unet" / "model.safetensors", {"x": (1,)})
     (model / "unet" / "config.json").write_text("{}")
-    (model / "model_index.json").write_bytes(model_index("unet"))
+    (model / "model_index.json").write_bytes(any_index("unet"))
     assert underpaint(tmp_path, "models", "add", "one", str(model)).returncode == 0
     before = (home / "models.toml").read_text()
     (home / "models.new").symlink_to("/dev/full")

@@ -24,7 +24,7 @@ default_guidance = 1.0
 default_scheduler = "ddim"
 {more}
 """
-BRUSH = 'repository = "artist/brush"\nfiles = ["model_index.json"]\n'
+BRUSH = 'repository = "artist/brush"\nfiles = ["model_index.json", "*/*"]\n'
 
 
 def own(id: str, more: str = BRUSH) -> str:
@@ -40,7 +40,10 @@ def layer(down: str, up: str) -> dict[str, tuple[int, ...]]:
 def described(folder: Path, name: str) -> Path:
     """A model of one's own in a folder in diffusers' layout."""
     (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / "model_index.json").write_bytes(model_index("unet", "vae", "text_encoder"))
+    for part in ("vae", "text_encoder"):
+        write(folder / part / "model.safetensors", {"a": (1,)})
+        (folder / part / "config.json").write_text("{}")
     table = {key: value for key, value in TABLE.items() if key not in ("repository", "files", "variant")}
     (folder / "underpaint.json").write_text(json.dumps({**table, "id": name}))
     return folder
@@ -91,8 +94,6 @@ def _deep_lender(home: Path, folder: Path) -> None:
     """A model that could lend a text encoder, did anybody know what it is."""
     lender = described(home / "models" / "deep", "deep")
     (lender / "unet" / "config.json").write_text(DEEP)
-    for part in ("vae", "text_encoder"):
-        write(lender / part / "model.safetensors", {"a": (1,)})
     lacks = {name: value for name, value in checkpoint_of("sd1").items() if "diffusion_model" in name}
     write(folder / "borrows.safetensors", lacks)
 

@@ -14,6 +14,7 @@ from underpaint_backend.models.catalog import DESCRIPTION, Entry, default_roots,
 from underpaint_backend.models.meter import in_gb
 from underpaint_backend.models.offers import offer_of, offers
 
+from tests.backend.models.odd import described
 from tests.backend.models.things import TABLE, known, model_index, offer
 from tests.backend.models.weight_files import write
 
@@ -135,7 +136,7 @@ default_steps = 4
 default_guidance = 1.0
 default_scheduler = "euler"
 repository = "me/mine"
-files = ["model_index.json", "vae/*"]
+files = ["model_index.json", "*/*"]
 """
 
 
@@ -146,7 +147,7 @@ files = ["model_index.json", "vae/*"]
         "model = 3",
         "[model]\n",
         '[[model]]\nid = "x"\n',
-        '[[model]]\nid = "m"\nfamily = "x"\nalso = [1]\n' + OWN,
+        '[[model]]\nid = "m"\nfamily = "flux1"\nalso = [1]\n' + OWN,
     ],
 )
 def test_a_damaged_list_costs_only_one_s_own(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
@@ -182,12 +183,44 @@ def test_a_damaged_list_costs_only_one_s_own(tmp_path: Path, caplog: pytest.LogC
         {"id": "a..b"},
         {"parameters": {"denoiser": "much"}},
         {"parameters": 3},
+        {"files": ["model_index.json", "unet/*", "text_encoder/*"]},
+        {"family": "flux9"},
+        {"tasks": ["text_to_image", "edit"]},
+        {"max_references": 2},
+        {"family": "stable_diffusion_xl", "max_references": 2, "also": [{"repository": "a/b", "files": ["eye/*"]}]},
+        {"max_references": 2, "file": "/paint.safetensors"},
     ],
 )
 def test_an_entry_that_cannot_be_is_refused_with_its_name(change: dict[str, Any]) -> None:
     """No part of an entry leads out of a folder."""
     with pytest.raises(ValueError, match=r"brush:small|Up:Per|a\.\.b"):
         offer_of({**TABLE, **change})
+
+
+def test_an_unknown_family_is_said_with_those_that_are_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In an entry and in a description: neither is listed as ready."""
+    with pytest.raises(ValueError, match=r"no family “flux9”; there are classic, flux1, flux2, stable_diffusion, s"):
+        offer_of({**TABLE, "family": "flux9"})
+    folder = described(tmp_path / "models" / "mine", "mine")
+    (folder / DESCRIPTION).write_text(json.dumps({**TABLE, "id": "mine", "family": "flux9"}))
+    assert "mine" not in find_models([tmp_path / "models"])
+    assert f"{folder} is left out: there is no family “flux9”" in caplog.text
+
+
+def test_a_folder_sees_references_with_the_parts_for_that(tmp_path: Path) -> None:
+    """What its entry promises without them cannot be used, and it is said how to mend it."""
+    folder = described(tmp_path / "models" / "mine", "mine")
+    (folder / "unet" / "config.json").write_text("{}")
+    write(folder / "unet" / "model.safetensors", {"a": (1,)})
+    (folder / DESCRIPTION).write_text(json.dumps({**TABLE, "id": "mine", "max_references": 1}))
+    model = find_models([tmp_path / "models"])["mine"].model
+    assert model.state == "unfit"
+    assert model.detail == (
+        "it has no image_encoder and no ip_adapter to see reference pictures with; let its max_references be 0"
+    )
+    for part in ("image_encoder", "ip_adapter"):
+        (folder / part).mkdir()
+    assert find_models([tmp_path / "models"])["mine"].model.state == "ready"
 
 
 def test_folders_with_a_description_are_found_as_before(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.backend.models.things import (
     brush,
     download,
     offer,
+    offer_of_only,
 )
 
 
@@ -141,7 +142,7 @@ def test_a_revision_that_is_not_there(hub: StandIn, tmp_path: Path) -> None:
 
 def test_a_repository_without_the_files(hub: StandIn, tmp_path: Path) -> None:
     """What is missing is said before anything is fetched."""
-    error = refused(download(hub, tmp_path, offer(files=["model_index.json", "transformer/*"])))
+    error = refused(download(hub, tmp_path, offer_of_only("model_index.json", "transformer/*")))
     assert f"{REPOSITORY} has no transformer/*" in error.info.message
     assert not hub.requests("hub", "/resolve/")
 
@@ -149,7 +150,7 @@ def test_a_repository_without_the_files(hub: StandIn, tmp_path: Path) -> None:
 def test_a_repository_with_nothing_but_pickles(hub: StandIn, tmp_path: Path) -> None:
     """Weights that can run programs do not count as weights."""
     hub.repositories[REPOSITORY].files = {"unet/pytorch_model.bin": b"x"}
-    assert "has no unet/*" in refused(download(hub, tmp_path, offer(files=["unet/*"]))).info.message
+    assert "has no unet/*" in refused(download(hub, tmp_path, offer_of_only("unet/*"))).info.message
 
 
 def test_a_pinned_commit_is_fetched_exactly(hub: StandIn, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_long_list_of_files_comes_in_pages(hub: StandIn, tmp_path: Path) -> No
     """All pages are read."""
     hub.page = 2
     pull(download(hub, tmp_path))
-    assert len(hub.requests("hub", "/tree/")) == 8
+    assert len(hub.requests("hub", "/tree/")) == 10
     assert state(tmp_path) == "ready"
 
 

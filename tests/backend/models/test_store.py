@@ -37,6 +37,8 @@ def test_a_half_snapshot_of_another_tool_is_absent(tmp_path: Path) -> None:
             {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
         ),
         "unet/model-00001-of-00002.safetensors": "1",
+        "text_encoder/config.json": "{}",
+        "text_encoder/model.safetensors": "1",
         "vae/config.json": "{}",
         "vae/x-00001-of-00002.safetensors": "1",
     }.items():

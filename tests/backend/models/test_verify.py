@@ -13,7 +13,18 @@ from underpaint_backend.models.store import Store, partial_of
 from underpaint_backend.models.verify import Finding, discard, verify
 
 from tests.backend.models.hub import Repository, StandIn, stand_in
-from tests.backend.models.things import BIG, REPOSITORY, UNET, WANTED, brush, download, offer, weights
+from tests.backend.models.things import (
+    BIG,
+    REPOSITORY,
+    TABLE,
+    UNET,
+    WANTED,
+    brush,
+    download,
+    offer,
+    offer_of_only,
+    weights,
+)
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -115,7 +126,7 @@ def test_removing_what_was_on_its_way(hub: StandIn, tmp_path: Path) -> None:
     """A download that was given up takes no room any more."""
     store = Store(tmp_path)
     hub.cuts[UNET] = [1000, 0, 0, 0]
-    only = offer(files=["unet/*"])
+    only = offer_of_only("unet/*")
     hub.repositories[REPOSITORY].files.pop("unet/config.json")
     with pytest.raises(ModelError):
         download(hub, tmp_path, only).run(lambda progress: None, threading.Event())
@@ -142,7 +153,7 @@ def test_a_shared_part_stays_for_the_other(tmp_path: Path) -> None:
 
 def test_another_entry_that_is_not_whole_keeps_nothing(store: Store) -> None:
     """Only a model that can be used has a say in what stays."""
-    wants_more = offer(id="more", files=["model_index.json", "unet/*", "text_encoder/*"])
+    wants_more = offer(id="more", files=[*TABLE["files"], "text_encoder_2/*"])
     (store.repository(REPOSITORY) / "trees" / f"{'c' * 40}.json").unlink()
     assert locate(wants_more, store).model.state == "absent"
     assert remove(offer(), store, [wants_more]).kept_for == ()

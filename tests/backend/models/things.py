@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from underpaint_backend.models.download import Download, Patience
 from underpaint_backend.models.hub import Settings
-from underpaint_backend.models.offers import CATALOG, Offer, offer_of, read_offers
+from underpaint_backend.models.offers import CATALOG, Offer, Source, offer_of, read_offers
 from underpaint_backend.models.store import Store
 
 from tests.backend.models.hub import Repository, StandIn
@@ -24,17 +25,24 @@ def weights(seed: int, size: int = 20_000) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def model_index(*parts: str) -> bytes:
+def model_index(*parts: str, pipeline: str = "StableDiffusionPipeline") -> bytes:
     named = {part: ["diffusers", "Thing"] for part in parts}
-    return json.dumps({"_class_name": "StableDiffusionPipeline", **named}).encode()
+    return json.dumps({"_class_name": pipeline, **named}).encode()
+
+
+def any_index(*parts: str) -> bytes:
+    """The index of a pipeline that may have any parts."""
+    return model_index(*parts, pipeline="BrushPipeline")
 
 
 def brush(**changes: Any) -> Repository:
     """A repository as painters publish theirs, with what nobody needs in it, too."""
     files = {
         "README.md": b"read me",
-        "model_index.json": model_index("unet", "vae", "tokenizer", "scheduler"),
+        "model_index.json": model_index("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
         "scheduler/scheduler_config.json": b"{}",
+        "text_encoder/config.json": b'{"text": 1}',
+        "text_encoder/model.safetensors": weights(6, 10),
         "tokenizer/vocab.json": b'{"a": 0}',
         "tokenizer/merges.txt": b"#version",
         "unet/config.json": b'{"unet": 1}',
@@ -51,6 +59,8 @@ def brush(**changes: Any) -> Repository:
 WANTED = {
     "model_index.json",
     "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
     "tokenizer/vocab.json",
     "tokenizer/merges.txt",
     "unet/config.json",
@@ -74,12 +84,17 @@ TABLE: dict[str, Any] = {
     "download": 3_200_000,
     "repository": REPOSITORY,
     "variant": "fp16",
-    "files": ["model_index.json", "scheduler/*", "tokenizer/*", "unet/*", "vae/*"],
+    "files": ["model_index.json", "scheduler/*", "text_encoder/*", "tokenizer/*", "unet/*", "vae/*"],
 }
 
 
 def offer(**changes: Any) -> Offer:
     return offer_of({**TABLE, **changes})
+
+
+def offer_of_only(*files: str) -> Offer:
+    """An offer of the brush's repository of which no more is wanted, whatever its family needs."""
+    return replace(offer(), sources=(Source(REPOSITORY, files, variant="fp16"),))
 
 
 def known() -> dict[str, Offer]:

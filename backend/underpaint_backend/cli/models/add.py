@@ -13,10 +13,10 @@ from ...models.catalog import default_roots, find_models
 from ...models.denials import denial_of
 from ...models.folders import file_table
 from ...models.hub import Denied, Hub, HubError, Line, NotReached, NotThere
-from ...models.layout import read_index, read_object
+from ...models.layout import parts_of, read_index, read_object, unlisted_in
 from ...models.meter import in_gb
 from ...models.offers import Source, check_id
-from ...models.selection import needed
+from ...models.selection import lacking, needed
 from .. import CommandError, own_daemon
 from .lookup import all_offers, settings_of
 
@@ -86,6 +86,9 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
 
         index = read_index(hub.text(source.repository, commit, "model_index.json"))
         described = adding.told_by_parts(adding.describe_pipeline(index, arguments.family), config)
+        unlisted = unlisted_in(parts_of(index), described["family"])
+        if unlisted:
+            raise ValueError(f"{source.repository} {unlisted}")
     except HubError as error:
         if isinstance(error, NotThere) or (isinstance(error, Denied) and error.code == "RepoNotFound"):
             raise ValueError(f"there is no folder {where} here, and no such repository at {how.endpoint}") from None
@@ -96,7 +99,11 @@ def _table(arguments: argparse.Namespace, where: str) -> dict[str, object]:
             f"there is no folder {where} here, and {how.endpoint} says nothing of it: {error}{hint}"
         ) from None
     wanted = Source(source.repository, tuple(described["files"]), source.revision, source.variant)
-    size = sum(tree.files[path].size for path in needed(wanted, tree.files))
+    paths = needed(wanted, tree.files)
+    gaps = lacking(wanted, paths)
+    if gaps:
+        raise ValueError(f"{wanted.repository} has no {gaps[0]} of a kind that can be used")
+    size = sum(tree.files[path].size for path in paths)
     named = {"id": arguments.model, "name": where.partition("/")[2]}
     return {
         **named,
@@ -114,6 +121,6 @@ def _denied(denied: Denied, repository: str, token: str | None) -> str:
     if not denial.page:
         return f"there is no folder {repository} here, and {denial.reason}"
     return (
-        f"{repository} is given only to those who accepted its licence: {denial.reason}. Open {denial.page}, accept the "
-        "licence there, make a token on the hub's settings page, and give it with --hub-token, or set HF_TOKEN"
+        f"{repository} is given only to those who accepted its licence: {denial.reason}. Open {denial.page}, accept "
+        "the licence there, make a token on the hub's settings page, and give it with --hub-token, or set HF_TOKEN"
     )

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.models.catalog import default_roots, find_models
+from underpaint_backend.models.families import NEEDED
 
 from tests.backend.cli.models.typed import Say, part, state_of
 from tests.backend.models.hub import Repository, StandIn
-from tests.backend.models.things import REPOSITORY, model_index
+from tests.backend.models.things import REPOSITORY, any_index, model_index
 from tests.backend.models.weight_files import checkpoint_of, write
+
+NAMED = ["diffusers", "Thing"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_an_option_that_does_not_apply_is_refused(say: Say, home: Path, what: st
     """And not passed over: whoever gave it meant something by it. Without it the same is added."""
     folder = home / "whole"
     folder.mkdir()
-    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / "model_index.json").write_bytes(any_index("unet"))
     part(folder / "unet")
     file = write(home / "paint.safetensors", checkpoint_of("sd1"))
     where = {"file": str(file), "folder": str(folder), "repository": REPOSITORY}[what]
@@ -100,7 +103,7 @@ def test_a_folder_without_weights_is_refused(say: Say, home: Path) -> None:
     """A list of parts is no model; also where the weights are of a kind that is never opened."""
     folder = home / "half"
     folder.mkdir()
-    (folder / "model_index.json").write_bytes(model_index("unet", "vae"))
+    (folder / "model_index.json").write_bytes(any_index("unet", "vae"))
     part(folder / "vae")
     part(folder / "unet").rename(folder / "unet" / "weights.bin")
     code, _, err = say("add", "half", str(folder))
@@ -111,11 +114,47 @@ def test_a_folder_without_weights_is_refused(say: Say, home: Path) -> None:
     assert "half" not in find_models(default_roots())
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "listed", "reason"),
+    [
+        ("StableDiffusionPipeline", (), "has a model_index.json that lists no parts of a model"),
+        ("ZImagePipeline", (), "has a model_index.json that lists no parts of a model"),
+        ("StableDiffusionPipeline", ("unet", "text_encoder"), "has no vae, without which a model of the family stable"),
+        ("FluxPipeline", ("transformer", "vae", "text_encoder"), "has no text_encoder_2, without which a model of the"),
+        ("Flux2Pipeline", ("scheduler",), "has no transformer and no vae and no text_encoder, without which"),
+    ],
+)
+def test_what_lacks_a_part_that_its_family_needs_is_refused(
+    say: Say, hub: StandIn, home: Path, pipeline: str, listed: tuple[str, ...], reason: str
+) -> None:
+    """A repository as well as a folder: before anything is fetched, and not when a picture is to be painted."""
+    folder = home / "half"
+    folder.mkdir()
+    (folder / "model_index.json").write_bytes(model_index(*listed, pipeline=pipeline))
+    for each in listed:
+        part(folder / each)
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+    hub.repositories["artist/half"] = Repository(files)
+    for where in (str(folder), "artist/half"):
+        code, _, err = say("add", "half", where)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"{where} {reason}" in err
+    assert "half" not in find_models(default_roots())
+
+
+def test_a_repository_that_lists_what_it_has_not_is_refused(say: Say, hub: StandIn) -> None:
+    """As are pickles in the place of weights."""
+    files = hub.repositories[REPOSITORY].files
+    del files["vae/diffusion_pytorch_model.safetensors"], files["vae/config.json"]
+    code, _, err = say("add", "brush", REPOSITORY)
+    assert (code, f"{REPOSITORY} has no vae/* of a kind that can be used" in err) == (2, True)
+
+
 def test_a_folder_that_loses_its_weights_is_not_ready(say: Say, home: Path) -> None:
     """It is absent with the reason, in the list and when it is to be fetched."""
     folder = home / "whole"
     folder.mkdir()
-    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / "model_index.json").write_bytes(any_index("unet"))
     weights_file = part(folder / "unet")
     assert say("add", "whole", str(folder))[0] == 0
     assert state_of("whole") == "ready"
@@ -134,9 +173,10 @@ def test_a_folder_is_added_and_never_deleted(say: Say, home: Path) -> None:
     folder = home / "My “own”\tmodel"
     folder.mkdir()
     (folder / "model_index.json").write_text(
-        json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True, "vae": ["diffusers", "X"]})
+        json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True, **dict.fromkeys(NEEDED["flux2"], NAMED)})
     )
-    part(folder / "vae")
+    for each in NEEDED["flux2"]:
+        part(folder / each)
     assert say("add", "mine", str(folder), "--name", 'Mein \\ " Модель')[0] == 0
     entry = find_models(default_roots())["mine"]
     assert (entry.model.state, entry.folder, entry.model.family) == ("ready", folder, "flux2")
@@ -162,8 +202,11 @@ def test_a_schnell_of_one_s_own_takes_four_steps(
     """The transformer tells it from a dev, for their pipelines have one name; in a folder and in a repository."""
     folder = home / "whole"
     folder.mkdir()
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, "transformer": ["diffusers", "X"]}))
-    part(folder / "transformer")
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": pipeline, **dict.fromkeys(NEEDED["flux1"], NAMED)})
+    )
+    for each in NEEDED["flux1"]:
+        part(folder / each)
     (folder / "transformer" / "config.json").write_text(json.dumps(config))
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
     hub.repositories["artist/flux"] = Repository(files)

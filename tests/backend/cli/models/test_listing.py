@@ -13,7 +13,7 @@ from underpaint_backend.client import connect
 from underpaint_backend.launch import Launched
 
 from tests.backend.cli.models.typed import Say, part
-from tests.backend.models.things import TABLE, model_index
+from tests.backend.models.things import TABLE, any_index
 from tests.backend.models.weight_files import checkpoint_of, kohya_lora, write
 
 
@@ -102,10 +102,10 @@ def test_a_folder_that_is_copied_into_models_is_listed_or_a_reason_is(say: Say, 
     """What nobody described is said, with the words that put it into the list; so is what is not complete."""
     folder = home / "home" / "models" / "Mine"
     part(folder / "unet")
-    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / "model_index.json").write_bytes(any_index("unet"))
     half = home / "home" / "models" / "artist" / "half"
     half.mkdir(parents=True)
-    (half / "model_index.json").write_bytes(model_index("unet", "vae"))
+    (half / "model_index.json").write_bytes(any_index("unet", "vae"))
     out = say()[1]
     assert f"The folder {folder} is not in the list yet: “underpaint models add NAME {folder}” puts it there.\n" in out
     assert f"The folder {half} cannot be used: it is not complete: unet, vae missing" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.backend.cli.models.typed import Say, part, store
 from tests.backend.models.hub import StandIn
-from tests.backend.models.things import REPOSITORY, UNET, model_index, weights
+from tests.backend.models.things import REPOSITORY, UNET, any_index, weights
 
 
 def test_damage_is_found_and_repaired(say: Say, hub: StandIn) -> None:
@@ -53,7 +53,7 @@ def test_a_folder_of_ones_own_is_looked_at_by_its_headers(say: Say, home: Path) 
     """There are no hashes to compare with; what was cut off is found all the same, and the list says so, too."""
     folder = home / "mine"
     unet = part(folder / "unet")
-    (folder / "model_index.json").write_bytes(model_index("unet"))
+    (folder / "model_index.json").write_bytes(any_index("unet"))
     assert say("add", "mine", str(folder))[0] == 0
     code, out, _ = say("verify", "mine")
     assert (code, out) == (
