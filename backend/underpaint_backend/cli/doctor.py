@@ -13,7 +13,7 @@ from underpaint_protocol.messages import Worker
 from ..client import Refused, connect
 from ..models.catalog import default_roots, find_models
 from ..server.hosts.local import LocalHost, LocalOptions
-from .reach import own_address
+from .reach import own_address, own_token
 
 PATIENCE = 120.0
 """Seconds that a worker may take to import its libraries, on a slow disk."""
@@ -62,8 +62,7 @@ async def _worker() -> tuple[bool, str]:
 async def _daemon() -> tuple[bool, str]:
     url = own_address()
     try:
-        token = token_file().read_text(encoding="ascii").strip()
-        async with connect(url, token) as client:
+        async with connect(url, own_token()) as client:
             return True, f"{client.welcome.server} answers at {url}"
     except FileNotFoundError:
         return False, "never ran for this user. Start it with “underpaint serve”."

@@ -19,6 +19,7 @@ from underpaint_protocol.locations import DEFAULT_PORT, data_folder, token_file
 from ..client import Refused, connect
 from ..launch import launch
 from . import CommandError
+from .reach import own_address, own_token
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +79,15 @@ def _daemon() -> Iterator[None]:
 
 
 async def _answers() -> bool:
-    """Whether this user's daemon listens at its usual place."""
+    """Whether this user's daemon listens where it did last. Raises `CommandError` if its token cannot be read."""
     try:
-        token = token_file().read_text(encoding="ascii").strip()
-        async with connect(f"ws://127.0.0.1:{DEFAULT_PORT}", token, client="underpaint krita"):
-            return True
-    except (OSError, Refused):
+        token = own_token()
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{token_file()} cannot be read: {error}") from None
+    try:
+        async with connect(own_address(), token, client="underpaint krita"):
+            return True
+    except Refused as refused:
+        return refused.error.code == "unknown_certificate"  # It has one of its own, about which the docker will ask.

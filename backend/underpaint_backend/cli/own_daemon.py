@@ -8,13 +8,12 @@ import subprocess
 from collections.abc import Iterable
 
 import psutil  # type: ignore[import-untyped]
-from underpaint_protocol.locations import token_file
 from underpaint_protocol.messages import Model
 
 from ..client import Refused, connect
 from ..models.catalog import Entry
 from ..models.fitness import Room, fitness
-from .reach import own_address
+from .reach import own_address, own_token
 
 PATIENCE = 3.0
 """Seconds that a daemon gets to answer."""
@@ -45,10 +44,9 @@ def misfits(entries: Iterable[Entry]) -> dict[str, str]:
 
 async def _ask() -> tuple[Model, ...] | None:
     try:
-        token = token_file().read_text(encoding="ascii").strip()
         async with (
             asyncio.timeout(PATIENCE),
-            connect(own_address(), token, client="underpaint models", reconnect=False) as client,
+            connect(own_address(), own_token(), client="underpaint models", reconnect=False) as client,
         ):
             return client.welcome.models if client.worker.state == "ready" else None
     except (OSError, ValueError, Refused):  # also if it takes too long

@@ -16,7 +16,7 @@ from underpaint_protocol.locations import DEFAULT_PORT, launch_file, token_file
 from ..client import Refused, connect
 from . import CommandError
 
-__all__ = ["Reach", "Refused", "add_arguments", "connect", "own_address", "reach"]
+__all__ = ["Reach", "Refused", "add_arguments", "connect", "own_address", "own_token", "reach"]
 
 VARIABLE = "UNDERPAINT_TOKEN"
 PATIENCE = 10.0
@@ -74,6 +74,14 @@ def own_address() -> str:
     return f"{'wss' if '--tls-cert' in words else 'ws'}://{anywhere.get(host, host)}:{port}"
 
 
+def own_token() -> str:
+    """What this user's daemon lets its owner in with.
+
+    Raises `FileNotFoundError` if it never ran, and `OSError` or `ValueError` if the file cannot be read.
+    """
+    return token_file().read_text(encoding="ascii").strip()
+
+
 def _token(arguments: argparse.Namespace) -> str:
     given = arguments.token or os.environ.get(VARIABLE)
     if given:
@@ -83,7 +91,7 @@ def _token(arguments: argparse.Namespace) -> str:
     if not is_own and _host(arguments.url) not in ("127.0.0.1", "localhost", "::1"):
         raise wanting
     try:
-        return token_file().read_text(encoding="ascii").strip()
+        return own_token()
     except FileNotFoundError:
         if not is_own:
             raise wanting from None
