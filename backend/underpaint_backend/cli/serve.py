@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-origin", action="append", type=_origin, default=[], metavar="ORIGIN", help="a web page's origin"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda:0, mps, ... (default: the best there is)")
-    parser.add_argument("--threads", type=numbers.above_zero, help="threads for computing on the CPU")
+    parser.add_argument("--threads", type=numbers.threads, help="threads for computing on the CPU")
     parser.add_argument(
         "--models", action="append", default=[], type=Path, metavar="FOLDER", help="look for models here too"
     )

@@ -78,11 +78,14 @@ def test_bad_input_gets_one_line_and_exit_code_2(tmp_path: Path, words: list[str
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["serve", "--memory-gib", "lots"], "--memory-gib: must be a number above 0; it was lots"),
+        (["serve", "--memory-gib", "lots"], "--memory-gib: must be a number above 0 and below 1048576; it was lots"),
+        (["serve", "--memory-gib", "2000000"], "must be a number above 0 and below 1048576; it was 2000000"),
         (["serve", "--drain-seconds", "a few"], "--drain-seconds: must be from 0 to 3600; it was a few"),
-        (["serve", "--keep-hours", "²"], "--keep-hours: must be a whole number above 0; it was ²"),
-        (["serve", "--threads", "0"], "--threads: must be a whole number above 0; it was 0"),
-        (["serve", "--threads", "all"], "--threads: must be a whole number above 0; it was all"),
+        (["serve", "--keep-hours", "²"], "--keep-hours: must be a whole number from 1 to 1000000; it was ²"),
+        (["serve", "--threads", "0"], "--threads: must be a whole number from 1 to 1024; it was 0"),
+        (["serve", "--threads", "all"], "--threads: must be a whole number from 1 to 1024; it was all"),
+        (["serve", "--threads", "9" * 15], "must be a whole number from 1 to 1024; it was 9"),
+        (["serve", "--keep-hours", "9" * 5000], "must be a whole number from 1 to 1000000; it was 9"),
         (["generate", "x", "--output", "x.png", "--seed", "abc"], "--seed: must be a whole number; it was abc"),
         (["generate", "x", "--output", "x.png", "--count", "1.5"], "--count: must be a whole number; it was 1.5"),
         (["generate", "x", "--output", "x.png", "--guidance", "much"], "--guidance: must be a number; it was much"),
@@ -311,6 +314,34 @@ def test_krita_finds_its_own_python_first() -> None:
         {"PATH": "/pyenv/shims:/usr/bin", "PYTHONHOME": "/x", "HOME": "/h"}, "/usr/bin/krita"
     )
     assert environment == {"PATH": "/usr/bin:/pyenv/shims:/usr/bin", "HOME": "/h"}
+
+
+def krita(home: Path, program: Path) -> subprocess.CompletedProcess[str]:
+    """`underpaint krita` with a Krita that is closed at once."""
+    program.mkdir(exist_ok=True)
+    (program / "krita").write_text("#!/bin/sh\n")
+    (program / "krita").chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-m", "underpaint_backend", "krita"],
+        env={"UNDERPAINT_HOME": str(home), "PATH": f"{program}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_krita_takes_the_daemon_that_runs_already(tmp_path: Path, daemon: Launched) -> None:
+    """On whichever port it listens."""
+    run = krita(daemon.home, tmp_path / "bin")
+    assert (run.returncode, run.stdout) == (0, "The daemon runs already.\n"), run.stderr
+
+
+def test_krita_says_that_a_token_cannot_be_read(tmp_path: Path) -> None:
+    """A damaged file is named in one line."""
+    (tmp_path / "token").write_bytes(b"\xff\n")
+    run = krita(tmp_path, tmp_path / "bin")
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"underpaint: {tmp_path / 'token'} cannot be read: ")
 
 
 def test_a_model_without_its_files_is_left_out(tmp_path: Path) -> None:
