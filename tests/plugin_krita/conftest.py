@@ -16,7 +16,7 @@ import pytest
 PLUGIN = Path(__file__).resolve().parents[2] / "plugin_krita"
 sys.path.insert(0, str(PLUGIN))
 
-import vendor  # noqa: E402
+import vendor  # noqa: E402 - it is found only by the line above
 
 if not vendor.TARGET.exists():
     vendor.vendor()

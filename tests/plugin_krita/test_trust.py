@@ -201,7 +201,7 @@ def test_a_server_without_tls_is_no_server_of_ours() -> None:
             with pytest.raises(OSError) as refused:  # noqa: PT011 - a different one on each version of OpenSSL
                 try_to_send_the_token(server.url(), pinned)
             assert trust.refusal(refused.value, server.url()) is None
-        with pytest.raises(OSError):  # noqa: PT011
+        with pytest.raises(OSError):  # noqa: PT011 - as above
             trust.probe(server.url(), TIMEOUT)
     assert TOKEN.encode() not in server.heard
 
