@@ -36,6 +36,7 @@ COVERED = (
     "history.py",
     "outbox.py",
     "book.py",
+    "farewells.py",
     "restoring.py",
     "intake.py",
     "uploads.py",

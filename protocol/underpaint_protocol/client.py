@@ -314,7 +314,7 @@ class ClientSession:
         name, code = error.job, error.error.code
         if code == "missing_pixels":
             return self._lost(error)
-        if name is None and code in ("storage_full", "bad_tile", "too_many_uploads"):
+        if name is None and code in ("daemon_disk_full", "bad_tile", "too_many_uploads"):
             self._objection = error.error
         job = self._jobs.get(name)
         if name is None or job is None:

@@ -161,7 +161,7 @@ def test_encodings_are_preferred_by_distance() -> None:
     assert preferred_encodings(local=False)[-1] == "raw"
 
 
-@pytest.mark.parametrize("code", ["storage_full", "bad_tile", "too_many_uploads"])
+@pytest.mark.parametrize("code", ["daemon_disk_full", "bad_tile", "too_many_uploads"])
 def test_a_tile_that_the_server_does_not_take_is_not_sent_for_ever(code: str) -> None:
     """When the server asks again for what it objected to, the job that needs it is refused with that objection."""
     session = greeted()

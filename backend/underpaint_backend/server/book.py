@@ -30,6 +30,7 @@ from underpaint_protocol.messages import (
     vocabulary,
 )
 
+from .farewells import first_for_room, least_wanted
 from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
 from .pixels import Found, Pixels
 from .restoring import restore
@@ -405,45 +406,28 @@ class Book:
             self._journal.forget_session(session.id)
 
     def _forget_oldest(self) -> bool:
-        """Make room: of whoever's results take most, those go that ended first. False if there are none.
-
-        Those of a client that is there go last: it may be fetching them.
-        """
-        ended = [job for job in self._ended() if job.result_pins]
-        held = Counter[str]()
-        for job in ended:
-            held[job.session.owner] += len(job.result_pins)
-        if not held:
+        """Make room for pixels; false if nothing that waits takes any."""
+        oldest = first_for_room(self._ended())
+        if oldest is None:
             return False
-        (owner, _), *_ = held.most_common(1)
-        candidates = (job for job in ended if job.session.owner == owner)
-        oldest = min(candidates, key=lambda job: (job.session.outbox is not None, job.ended_at or 0.0))
-        log.warning(
-            "there is no room; the job %s of %r, which nobody came for, is forgotten", oldest.id, oldest.session
-        )
+        log.warning("there is no room; %r, which nobody came for, is forgotten", oldest)
         self.forget(oldest)
         return True
 
     def _keep_within_bounds(self, last: Job) -> None:
-        """One token does not fill the journal for all: what ended before `last` goes, and first what has no picture."""
+        """One token does not fill the journal for all: what ended before `last` goes."""
         owner = last.session.owner
         while self._remembered[owner] > self._keep.bytes_each:
-            ended = [job for job in self._ended() if job.session.owner == owner and job is not last]
-            if not ended:
+            oldest = least_wanted(job for job in self._ended() if job.session.owner == owner and job is not last)
+            if oldest is None:
                 return
-            oldest = min(ended, key=_worth)
-            log.warning("too much waits for %r; the job %s is forgotten", oldest.session, oldest.id)
+            log.warning("too much waits for one client; %r is forgotten", oldest)
             self.forget(oldest)
 
     def _ended(self) -> Iterator[Job]:
         """Jobs that have ended and wait to be acknowledged."""
         for session in self.sessions.values():
             yield from (job for job in session.jobs.values() if job.state.ended)
-
-
-def _worth(job: Job) -> tuple[bool, bool, float]:
-    """What an ended job is worth keeping: for its pictures, for a client that is there, and for being new."""
-    return bool(job.results), job.session.outbox is not None, job.ended_at or 0.0
 
 
 def today() -> str:
