@@ -10,7 +10,15 @@ from types import ModuleType
 import pytest
 from underpaint_protocol.errors import TABLE
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BACKEND = ROOT / "backend" / "underpaint_backend"
+TABLED = [
+    *(BACKEND / name for name in ("engine", "imaging", "models", "server", "worker")),
+    *(BACKEND / "server" / name for name in ("access", "hosts", "journal")),
+    ROOT / "plugin_krita" / "underpaint_krita",
+]
+"""Folders whose files are named one by one in a README, their own or the one above."""
 
 
 @pytest.fixture
@@ -38,3 +46,12 @@ def test_what_a_page_links_to_is_there(path: Path) -> None:
     """Every link leads to a file."""
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("folder", TABLED, ids=lambda folder: folder.name)
+def test_every_file_has_its_place_in_the_readme(folder: Path) -> None:
+    """Whoever looks for something finds each module in a table, with what it is about."""
+    own, above = folder / "README.md", folder.parent / "README.md"
+    table = (own if own.exists() else above).read_text(encoding="utf-8")
+    named = {Path(path).name for path in re.findall(r"`([\w/]+\.py)`", table)}
+    assert {path.name for path in folder.glob("*.py")} - {"__init__.py"} <= named
