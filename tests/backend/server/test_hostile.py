@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -313,6 +314,10 @@ def read_only(path: Path) -> Iterator[None]:
         subprocess.run([*unlock, str(path)], check=True)
 
 
+def concerns(job: str, event: object) -> bool:
+    return getattr(event, "job", None) == job
+
+
 async def test_a_full_journal(tmp_path: Path) -> None:
     """Jobs are refused once it is full, others notice nothing, and when some are gone there is room again."""
     verbose = replace(LONG, prompt="\U0001f58c" * 10_000, negative_prompt="\U0001f58c" * 10_000)
@@ -323,7 +328,7 @@ async def test_a_full_journal(tmp_path: Path) -> None:
             ends, number = [], 0
             while not ends:
                 client.submit(f"job-{number}", verbose)
-                told = await client.until(lambda event: getattr(event, "job", None) == f"job-{number}")  # noqa: B023
+                told = await client.until(partial(concerns, f"job-{number}"))
                 ends = [told] if isinstance(told, Error) else []
                 number += 1
             assert isinstance(ends[0], Error)
