@@ -132,10 +132,10 @@ class Download:
         folder = self.offer.folder
         gap = gap_in(folder, self.offer.model.family) if folder is not None else ""
         if gap:
-            raise self._failed(f"it was added as a folder of this machine, and {folder} {gap}")
+            raise self._gone("folder", f"{folder} {gap}")
         file = self.offer.file
         if file is not None and not file.is_file():
-            raise self._failed(f"it was added as a file of this machine, and {file} is gone")
+            raise self._gone("file", f"{file} is gone")
 
     def _plan(self, hub: Hub, source: Source) -> Plan:
         self._source = source
@@ -307,6 +307,11 @@ class Download:
 
     def _failed(self, detail: str) -> ModelError:
         return ModelError("download_failed", model=self.offer.model.id, detail=detail)
+
+    def _gone(self, kind: str, gap: str) -> ModelError:
+        mend = f"put it back, or say with “underpaint models add {self.offer.model.id} {kind.upper()}” where it is now"
+        detail = f"it was added as a {kind} of this machine, and {gap}; {mend}"
+        return ModelError("model_unfit", model=self.offer.model.id, detail=detail)
 
     def _wrong(self, detail: str) -> ModelError:
         return ModelError("download_wrong", model=self.offer.model.id, detail=detail)

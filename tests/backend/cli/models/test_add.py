@@ -168,6 +168,24 @@ def test_a_folder_that_loses_its_weights_is_not_ready(say: Say, home: Path) -> N
     assert "absent: its folder whole has no model_index.json" in say("show", "whole")[1]
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_gone_cannot_be_fetched_and_says_how_to_mend_that(say: Say, home: Path, kind: str) -> None:
+    """Trying again would not help, and nothing came that could be kept."""
+    place = home / "mine"
+    if kind == "folder":
+        place.mkdir()
+        (place / "model_index.json").write_bytes(any_index("unet"))
+        part(place / "unet")
+    else:
+        write(place := home / "paint.safetensors", checkpoint_of("sd1"))
+    assert say("add", "mine", str(place))[0] == 0
+    place.rename(home / "elsewhere")
+    code, _, err = say("pull", "mine")
+    assert (code, "goes on from there" in err) == (1, False)
+    mend = f"put it back, or say with “underpaint models add mine {kind.upper()}” where it is now"
+    assert f"it was added as a {kind} of this machine, and {place} is gone; {mend}" in err
+
+
 def test_a_folder_is_added_and_never_deleted(say: Say, home: Path) -> None:
     """It stays where it is, also when the entry is removed."""
     folder = home / "My “own”\tmodel"
