@@ -151,8 +151,15 @@ def _stranger(header: Header) -> str:
 
 
 def _refuse_packed_numbers(header: Header) -> None:
-    """Numbers that need a scale, or that are packed several to a byte, are not the weights themselves."""
+    """Numbers that need a scale, or that are packed several to a byte, are not the weights themselves.
+
+    Looked at is what a model would be made of, and what stands before all parts: a text encoder that lies beside them
+    under a name of its own is never read.
+    """
+    used = tuple(parts_in(header).values()) or ("",)
     for name in header.tensors:
+        if "." in name and not name.startswith(used):
+            continue
         if name.endswith((".absmax", ".quant_map")) or ".quant_state." in name:
             raise BadFile("its weights are packed in 4 or 8 bits by bitsandbytes; choose a file in fp16, bf16 or fp8")
         if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8", ".comfy_quant")):

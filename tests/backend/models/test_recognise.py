@@ -141,6 +141,19 @@ def test_what_is_not_known_is_refused_by_name(tensors: dict[str, tuple[int, ...]
         recognise(header_of(tensors))
 
 
+def test_packed_numbers_of_what_is_never_read_are_none_s_business() -> None:
+    """Files with all of FLUX in one have a T5 in 8 bits with scales; it is borrowed from another model."""
+    transformer = {f"model.diffusion_model.{name}": shape for name, shape in checkpoint_of("flux1-dev").items()}
+    beside: dict[str, Any] = {
+        "text_encoders.t5xxl.transformer.scaled_fp8": (1,),
+        "vae.decoder.conv_in.weight": (8,) * 4,
+    }
+    assert recognise(header_of({**transformer, **beside})).variant == "flux1-dev"
+    for name in ("model.diffusion_model.scaled_fp8", "vae.decoder.conv_in.scale_weight", "scaled_fp8"):
+        with pytest.raises(BadFile, match="8 bits with scales"):
+            recognise(header_of({**transformer, **beside, name: (1,)}))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
