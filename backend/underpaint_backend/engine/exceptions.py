@@ -5,6 +5,7 @@
     EngineError              anything below; `info` is the line of the protocol's table that travels
     ├── UnknownScheduler     no scheduler has this name
     │   └── WrongHybrid      schedulers that cannot be used in turn
+    ├── NoReferences         a model cannot look at pictures, whatever its entry promises
     ├── ModelBroken          files that are missing, damaged or not of the family that they claim
     ├── OutOfMemory          the device has not enough memory
     ├── WrongLora            a LoRA was made for something else than the model
@@ -51,6 +52,14 @@ class WrongHybrid(UnknownScheduler):
         known = tuple(known)
         super().__init__(name, known)
         self.info = hybrid_error(name, detail, known)
+
+
+class NoReferences(EngineError):
+    """The model cannot look at pictures, though its entry says that it takes references or edits."""
+
+    def __init__(self, model: str) -> None:
+        detail = "whatever its entry says, it can look at no reference picture, and so it can edit none"
+        super().__init__(describe("unsupported_task", model=model, detail=detail))
 
 
 class ModelBroken(EngineError):

@@ -17,7 +17,7 @@ from torch.nn import functional
 from .cancel import check, watching
 from .denoise import Step, Surroundings, denoise
 from .evaluation import Evaluation
-from .exceptions import BadFiles, ModelBroken, NotFinite
+from .exceptions import BadFiles, ModelBroken, NoReferences, NotFinite
 from .families import Conditions, Embedding, Family, Region
 from .ladder import Effort
 from .library import LoadedModel
@@ -80,8 +80,8 @@ class Observer:
 def paint(model: LoadedModel, painting: Painting, observer: Observer, cancelled: Event) -> NDArray[np.uint8]:
     """The pictures [B, H, W, 3] of a painting, 0..255.
 
-    Raises `Cancelled` soon after the event is set, `UnknownScheduler`, `NotFinite`, `OutOfMemory`, and `ModelBroken`
-    if parts that are read only now turn out to be damaged.
+    Raises `Cancelled` soon after the event is set, `UnknownScheduler`, `NoReferences`, `NotFinite`, `OutOfMemory`, and
+    `ModelBroken` if parts that are read only now turn out to be damaged.
     """
     try:
         with torch.inference_mode(), watching(model.family.parts.residency, cancelled):
@@ -111,9 +111,11 @@ def _painted(model: LoadedModel, painting: Painting, observer: Observer) -> Tens
 def paint_latents(model: LoadedModel, painting: Painting, observer: Observer) -> Tensor:
     """The clean latents [B, C, h, w] of a painting.
 
-    Raises `UnknownScheduler`, `NotFinite` and `OutOfMemory`.
+    Raises `UnknownScheduler`, `NoReferences`, `NotFinite` and `OutOfMemory`.
     """
     family, source = model.family, painting.source
+    if painting.references and not family.takes_references:
+        raise NoReferences(model.description.name)
     model.ladder.begin()
     strength = painting.strength if source is not None else 1.0
     evaluation = Evaluation(model, painting)

@@ -92,7 +92,11 @@ class FolderSource(Source):
             file = self.folder / "model_index.json"
         else:
             file = self._place(name) / ("scheduler_config.json" if name == "scheduler" else "config.json")
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            found: Any = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            lacks = f"{name} has no {file.name}" if self._place(name).is_dir() else f"it has no {name}"
+            raise BadFiles(lacks) from None
         if not isinstance(found, dict):
             raise BadFiles(f"{file.parent.name}/{file.name} must hold one object")
         return found

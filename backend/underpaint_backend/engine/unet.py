@@ -109,6 +109,10 @@ class LatentUNet(Family):
         pictures: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         return pictures
 
+    @property
+    def takes_references(self) -> bool:
+        return self.ip_adapter is not None
+
     def encode_reference(self, picture: Tensor) -> Embedding:
         """What the image encoder sees in the picture, and what stands for no picture."""
         if self.ip_adapter is None:

@@ -221,6 +221,8 @@ def test_resizing_keeps_pictures_within_their_range() -> None:
 
 def test_fill_has_no_place_for_references() -> None:
     """Fill takes no references unless it comes with the parts of Redux."""
+    assert not family_of("fill").takes_references
+    assert family_of("kontext").takes_references
     with pytest.raises(NotImplementedError, match="no place for references"):
         family_of("fill").encode_reference(torch.zeros(1, 3, 16, 16))
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor
 from underpaint_backend.engine.device import open_device
-from underpaint_backend.engine.exceptions import ModelBroken
+from underpaint_backend.engine.exceptions import ModelBroken, NoReferences
 from underpaint_backend.engine.families import Conditions
 from underpaint_backend.engine.ip_adapter import as_clip_sees, wear
 from underpaint_backend.engine.library import Library, LoadedModel
@@ -137,6 +137,8 @@ def test_what_a_reference_says_is_kept(adapted: LoadedModel, monkeypatch: pytest
 
 def test_models_without_an_adapter_take_no_references(plain: LoadedModel) -> None:
     """They say so."""
+    with pytest.raises(NoReferences, match="whatever its entry says"):
+        painted(plain, picture(7))
     with pytest.raises(NotImplementedError, match="takes no references"):
         plain.family.encode_reference(torch.zeros(1, 3, 32, 32))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -232,6 +233,23 @@ def test_broken_models_say_so(library: Library, entry: Entry, damage: Callable[[
     assert entry.model.name in caught.value.info.message
     assert str(entry.folder) not in caught.value.info.message
     assert "tiny" not in library
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("unet", "it has no unet"),
+        ("unet/config.json", "unet has no config.json"),
+        ("scheduler/scheduler_config.json", "scheduler has no scheduler_config.json"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(library: Library, entry: Entry, gone: str, words: str) -> None:
+    """And not in those of the operating system."""
+    path = entry.folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    with pytest.raises(ModelBroken, match=rf"{re.escape(words)}\.?$"):
+        library.load(entry, ignore, Event())
 
 
 def lying(weights: Path) -> None:

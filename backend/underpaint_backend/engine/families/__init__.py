@@ -119,6 +119,11 @@ class Family(ABC):
         """Whether the denoiser was trained to fill masks. For others, the loop keeps the surroundings."""
 
     @property
+    def takes_references(self) -> bool:
+        """Whether `encode_reference` can be asked. What edits a picture sees it as a reference."""
+        return type(self).encode_reference is not Family.encode_reference
+
+    @property
     def sees_canvas(self) -> bool:
         """Whether the model paints better into a selection if the canvas is its first reference."""
         return False

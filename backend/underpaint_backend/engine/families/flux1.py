@@ -136,6 +136,10 @@ class Flux1(Family):
         return self.fills
 
     @property
+    def takes_references(self) -> bool:
+        return self.is_redux or not self.fills
+
+    @property
     def sees_canvas(self) -> bool:
         """Kontext paints into a selection with the canvas before its eyes, as the classic pipeline does."""
         return self.is_kontext
