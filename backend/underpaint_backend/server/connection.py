@@ -218,7 +218,7 @@ class Connection:
         if isinstance(error, DiskFull):
             self._refuse(None, "daemon_disk_full")
         elif isinstance(error, StoreFull):  # A job that needs the tile makes room for it, or is refused.
-            log.info("%r: there is no room for a tile; it is asked for again", self._session)
+            log.debug("%r: there is no room for a tile; it is asked for again", self._session)
         else:
             self._refuse(None, error.code, detail=error)
 
