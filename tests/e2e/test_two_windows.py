@@ -22,6 +22,16 @@ def test_a_layer_that_begins_behind_gives_the_artists_layer_back(seen: Performan
     assert seen.facts["given_back"]
 
 
+def test_two_layers_that_begin_in_a_moment_give_the_artists_layer_back(seen: Performance) -> None:
+    """The second one does not take the first, which Krita has just made active, for the artist's."""
+    assert seen.facts["given_back_twice"]
+
+
+def test_a_layer_that_was_removed_is_not_made_active(seen: Performance) -> None:
+    """Krita would be left without an active layer."""
+    assert seen.facts["active_is_left"]
+
+
 def test_a_window_that_is_closed_takes_its_docker_along(seen: Performance) -> None:
     """No half a picture stays in a document that is open elsewhere, and nothing raises a box; Krita ends well."""
     assert ["a blue circle…", True] in seen.facts["painting"]

@@ -25,6 +25,8 @@ def play(stage):
     second = yield from _open_window(stage, artist)
     yield from artist.new(100, 80)
     yield from _grow_behind(stage, document, first)
+    yield from _grow_twice(stage, document)
+    yield from _grow_for_a_layer_that_goes(stage, document)
     yield from _bring_to_front(stage, second)
     stage.facts["dockers"] = _networks()
     second.addView(document)
@@ -70,13 +72,49 @@ def _bring_to_front(stage, window):
 def _grow_behind(stage, document, window):
     """Begin a layer in a document whose window is not in front, then look at the window."""
     artists = document.activeNode().name()
-    layer = GrowingLayer(document, document.activeNode(), Box(0, 0, 100, 80), "behind")
+    layer = _growing(document, "behind")
     yield from stage.until(layer.settle, 10, "the layer to settle")
     yield 0.5
     stage.facts["active_behind"] = document.activeNode().name()
     yield from _bring_to_front(stage, window)
     layer.settle()
     stage.facts["given_back"] = document.activeNode().name() == artists
+    yield from _take_away(stage, layer)
+
+
+def _grow_twice(stage, document):
+    """Begin a layer right after another one, while Krita makes that one active."""
+    artists = document.activeNode()
+    first = _growing(document, "first")
+    yield from stage.until(lambda: document.activeNode() != artists, 10, "Krita to make the first active")
+    second = _growing(document, "second")
+    yield from stage.until(lambda: all([first.settle(), second.settle()]), 10, "both layers to settle")
+    yield 0.3
+    stage.facts["given_back_twice"] = document.activeNode() == artists
+    yield from _take_away(stage, first)
+    yield from _take_away(stage, second)
+
+
+def _grow_for_a_layer_that_goes(stage, document):
+    """The artist removes the active layer before Krita makes the growing one active."""
+    artists = document.activeNode()
+    going = document.createNode("going", "paintlayer")
+    document.rootNode().addChildNode(going, None)
+    yield from stage.until(lambda: document.activeNode() == going, 10, "Krita to make the layer active")
+    layer = _growing(document, "left")
+    going.remove()
+    yield from stage.until(layer.settle, 10, "the layer to settle")
+    yield 0.3
+    stage.facts["active_is_left"] = document.activeNode() is not None
+    document.setActiveNode(artists)
+    yield from _take_away(stage, layer)
+
+
+def _growing(document, name):
+    return GrowingLayer(document, document.activeNode(), Box(0, 0, 100, 80), name)
+
+
+def _take_away(stage, layer):
     removal = layer.remove()
     layer.release()
     yield from stage.until(removal.settle, 10, "the layer to go")
