@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.pixels import Found, MissingTile
-from underpaint_backend.server.tiles import StoreFull, TileStore
+from underpaint_backend.server.tiles import DiskFull, StoreFull, TileStore
 from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
 from underpaint_protocol.exceptions import TileError
-from underpaint_protocol.messages import Cancelled, Done, Failed, Submit, Tile
+from underpaint_protocol.images import image_of
+from underpaint_protocol.messages import Cancelled, Done, Failed, Result, Submit, Tile
 from underpaint_protocol.tiles import name_of
 
 from tests.backend.server.books import (
@@ -179,6 +183,40 @@ async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path:
         job = await accepted(book, anna)
         await painted(book, job, shade=9)
         assert set(bert.jobs) == {"1", "2"}
+
+
+@contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """As on a disk that is full."""
+    import resource  # which only POSIX has
+
+    before, heard = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the limit is one of POSIX")
+async def test_a_full_disk_costs_nobody_the_pictures_that_wait(tmp_path: Path) -> None:
+    """To forget them would help nobody: it is other files that fill the disk."""
+    async with opened(tmp_path, room=4 << 20) as (book, _):
+        session = book.new_session("anna", "test")
+        first = await accepted(book, session, "first")
+        image, tiles = image_of(512, 512, 4, os.urandom(1 << 20))
+        for name, data in tiles.items():
+            await book.store_result(first, Tile(name, len(data), data))
+        await book.result(first, Result("first", 0, 0, image))
+        await book.end(first, Done("first", 1.0))
+        second = await accepted(book, session, "second")
+
+        with no_file_grows_beyond((tmp_path / "tiles" / "pixels").stat().st_size), pytest.raises(DiskFull):
+            await painted(book, second)
+
+        assert set(session.jobs) == {"first", "second"}
+        await painted(book, second)
 
 
 async def test_accepted_jobs_have_room_for_their_pictures(tmp_path: Path) -> None:
