@@ -6,7 +6,9 @@ What is only sampled here is tried in full beside it: tests/backend/server, test
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
+import os
 import re
 import socket
 import stat
@@ -23,7 +25,10 @@ import pytest
 import torch
 from underpaint_backend.client import Refused, connect
 from underpaint_backend.launch import Launched, launched
+from underpaint_backend.server.access.guests import Guest, changing
+from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_beside, load_token, make_token
 from underpaint_protocol.errors import describe
+from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     MAX_FRAME,
@@ -35,14 +40,20 @@ from underpaint_protocol.messages import (
     Error,
     Failed,
     Fetch,
+    Have,
     Hello,
+    Missing,
+    Models,
     Request,
     Resume,
+    Status,
     Submit,
     Tile,
     Welcome,
     vocabulary,
 )
+from underpaint_protocol.tiles import name_of
+from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.asyncio.server import ServerConnection, serve
@@ -54,7 +65,7 @@ from websockets.typing import Subprotocol
 from tests.backend.cli.test_token import added
 from tests.backend.engine.tiny import build_tiny
 from tests.backend.models.hub import stand_in
-from tests.backend.server.calling import INPAINT, LONG, SHORT, Caller, ask, greeted, opened
+from tests.backend.server.calling import INPAINT, LONG, SHORT, Caller, greeted, opened
 from tests.backend.worker.driving import WorkerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +84,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Launched
     weights.unlink()
     with launched(home, "--threads", "1") as daemon:
         yield daemon, token
+
+
+async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
+    """Send a message and return the answer; what the daemon says of its worker, which may be starting, is none."""
+    await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
+    answer = vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
+    while isinstance(answer, (Status, Models)):
+        answer = vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
+    return answer
 
 
 async def refusal(url: str, **headers: str) -> tuple[int, str, str]:
@@ -112,6 +132,34 @@ async def test_2_a_token_always_and_never_where_others_can_read_it(daemon: Launc
 
 def _wire(code: str) -> dict[str, object]:
     return describe(code).to_wire()
+
+
+def test_2_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that is known with each that comes, to the last, and nothing else decides who that is."""
+    path, guest = tmp_path / "token", make_token()
+    with changing(guests_beside(path)) as guests:
+        guests["anna"] = Guest(digest_of(guest))
+    tokens, own = Tokens(path), load_token(path)
+    really = hmac.compare_digest
+    asked: list[tuple[str, str]] = []
+    decision: list[bool] = []
+
+    def compare(known: str, given: str) -> bool:
+        asked.append((known, given))
+        return decision[0] if decision else really(known, given)
+
+    def whose(token: str) -> str | None:
+        asked.clear()
+        owner = tokens.find(token)
+        assert sorted(asked) == sorted((digest_of(known), digest_of(token)) for known in (own, guest))
+        return owner.name if owner is not None else None
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert [whose(token) for token in (own, guest, make_token())] == ["owner", "anna", None]
+    decision = [False]
+    assert [whose(token) for token in (own, guest)] == [None, None]
+    decision = [True]
+    assert whose(make_token()) is not None
 
 
 async def test_3_whoever_sends_an_origin_is_refused(daemon: Launched) -> None:
@@ -179,26 +227,27 @@ async def test_6_pickled_weights_are_never_opened(guarded: tuple[Launched, str])
 async def test_7_pixels_have_a_declared_size_and_are_capped_before_they_are_unpacked(daemon: Launched) -> None:
     """A picture of impossible size and a bomb are refused by their numbers; nothing swells in the daemon's memory."""
     connection, welcome = await greeted(daemon)
-    before = _resident(daemon)
+    before = _peak(daemon)
     bomb = zlib.compress(bytes(1 << 30), 9)[: 512 << 10]
     for _ in range(20):
         answer = await ask(connection, Tile(b"0" * 16, 1000, bomb, "zlib"))
         assert isinstance(answer, Error)
         assert answer.error.code == "bad_tile"
+        assert _peak(daemon) - before < 30 << 20
     huge = replace(SHORT, width=16384, height=16384)
     assert huge.width * huge.height > welcome.limits.max_pixels
     answer = await ask(connection, Submit("a", huge))
     assert isinstance(answer, Error)
     assert answer.error.code == "too_many_pixels"
-    assert _resident(daemon) - before < 30 << 20
+    assert _peak(daemon) - before < 30 << 20
     await connection.close()
 
 
-def _resident(daemon: Launched) -> int:
-    """Bytes of memory that the daemon itself uses; 0 where that cannot be told."""
+def _peak(daemon: Launched) -> int:
+    """Bytes of memory that the daemon itself has ever used at once; 0 where that cannot be told."""
     with suppress(OSError):
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
     return 0
 
 
@@ -265,6 +314,24 @@ async def test_9_the_bounds_of_a_token_hold_over_all_its_connections(guarded: tu
     assert sorted(both) == ["accepted", "too_many_jobs"]
     await _stop(one, "first", *(["second"] if both[0] == "accepted" else []))
     await _stop(other, *(["third"] if both[1] == "accepted" else []))
+
+
+async def test_9_pixels_of_which_no_picture_is_made_are_bounded(tmp_path: Path) -> None:
+    """Also between tiny jobs that are cancelled at once, which use none of them: what others sent stays."""
+    token = added(tmp_path, "guest", "--upload-mib", "1", "--jobs", "1", "--work-per-day", "20")
+    tiny = replace(SHORT, width=64, height=64, steps=1)
+    with launched(tmp_path, "--threads", "1") as daemon:
+        names = []
+        for job in map(str, range(5)):
+            guest, _ = await greeted(daemon, token)
+            for data in [os.urandom(1 << 18) for _ in range(8)]:
+                names.append(name_of(data))
+                await guest.send(vocabulary.encode(Tile(names[-1], len(data), data)))
+            await guest.send(vocabulary.encode(Submit(job, tiny)))
+            await _stop(guest, job)
+        guest, _ = await greeted(daemon, token)
+        assert await ask(guest, Have(1, tuple(names))) == Missing(tuple(names[8:]), 1)
+        await guest.close()
 
 
 async def _answer(socket: ClientConnection, submit: Submit) -> str:

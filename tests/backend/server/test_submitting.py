@@ -236,10 +236,11 @@ async def test_a_job_within_the_bounds_of_its_token_can_be_sent(tmp_path: Path) 
 
 
 async def test_what_no_job_needs_is_bounded_over_all_connections(tmp_path: Path) -> None:
-    """The error says when more may come, and that others are not to blame; a job that is accepted makes room."""
+    """The error says when more may come, and that others are not to blame; a job makes room for its own tiles."""
     noise = [os.urandom(1 << 18) for _ in range(8)]
+    noise[-1] = noise[-1][: (1 << 18) - sum(map(len, MASK_TILES.values()))]
     async with listening(tmp_path, Allowance(tile_bytes=1 << 20)) as house, house.greeted() as (one, _):
-        await send(one, {name_of(data): data for data in noise})
+        await send(one, {**MASK_TILES, **{name_of(data): data for data in noise}})
         assert await ask(one, Have(1, ())) == Missing((), 1)
         async with house.greeted() as (other, _):
             refused = await ask(other, Tile(name_of(b"more"), 4, b"more"))
@@ -251,6 +252,11 @@ async def test_what_no_job_needs_is_bounded_over_all_connections(tmp_path: Path)
             await send(other, {name_of(b"more"): b"more"})
             other_answers = await heard_within(other, 0.3)
             assert not [message for message in other_answers if isinstance(message, Error)]
+            await send(other, {name_of(noise[0]): noise[0]})
+            other_answers = await heard_within(other, 0.3)
+            assert [message.error.code for message in other_answers if isinstance(message, Error)] == [
+                "too_many_uploads"
+            ]
 
 
 async def test_a_cancel_does_not_wait_for_tiles(tmp_path: Path, slow_disk: threading.Event) -> None:
