@@ -198,8 +198,8 @@ class Residency:
         if one_memory or not self._make_room_in_ram(held.bytes):
             del self._held[key]
             return
+        held.on_device = False  # first, so that one that is cancelled on its way comes back as a whole
         held.network.to("cpu")
-        held.on_device = False
 
     def _make_room_in_ram(self, size: int) -> bool:
         for key in self._idle(on_device=False):

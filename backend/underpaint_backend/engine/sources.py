@@ -95,8 +95,9 @@ class FolderSource(Source):
         try:
             found: Any = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            lacks = f"{name} has no {file.name}" if self._place(name).is_dir() else f"it has no {name}"
-            raise BadFiles(lacks) from None
+            part = file.name if file.parent == self.folder else name
+            whose = name if self._place(name).is_dir() else "it"
+            raise BadFiles(f"{whose} has no {file.name if whose == name else part}") from None
         if not isinstance(found, dict):
             raise BadFiles(f"{file.parent.name}/{file.name} must hold one object")
         return found

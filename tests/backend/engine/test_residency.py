@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from underpaint_backend.engine.cancel import Cancelled
 from underpaint_backend.engine.device import Device
 from underpaint_backend.engine.precision import Memory, Storage
 from underpaint_backend.engine.residency import Key, Residency
@@ -134,3 +135,21 @@ def test_evicting_empties_the_device_alone() -> None:
     assert not held.evict(keep=[key("b")])
     held.clear()
     assert (held.bytes, held.waiting_bytes, places(held)) == (0, 0, {})
+
+
+def test_one_that_is_cancelled_on_its_way_to_ram_comes_back_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it in each memory would be of no use to the next job."""
+
+    def half(network: Network, device: Any) -> Network:
+        network.to_empty(device=device)
+        raise Cancelled
+
+    held = residency(1.5, 9)
+    fetch(held, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "to", half)
+        with pytest.raises(Cancelled):
+            held.evict()
+
+    fetch(held, "a")
+    assert places(held) == {"a": "meta"}
