@@ -111,23 +111,18 @@ def recognise(header: Header) -> Recognised:
 
 _PARTS = {
     "unet": (f"{LDM}input_blocks.0.0.weight", f"{LDM}"),
-    "text_encoder": (
-        "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
-        "cond_stage_model.transformer.",
-    ),
     "text_encoder_2": ("conditioner.embedders.1.model.positional_embedding", "conditioner.embedders.1.model."),
 }
-_XL_TEXT = (
-    "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight",
-    "conditioner.embedders.0.transformer.",
-)
+_TEXT = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
+"""Where Stable Diffusion and SDXL have their (first) text encoder. Old files leave “text_model.” away in its names."""
 
 
 def parts_in(header: Header) -> dict[str, str]:
     """The parts of a model that a file holds, by diffusers' names, and what their tensors' names begin with."""
     parts = {name: prefix for name, (mark, prefix) in _PARTS.items() if mark in header}
-    if _XL_TEXT[0] in header:
-        parts["text_encoder"] = _XL_TEXT[1]
+    for prefix in _TEXT:
+        if any(f"{prefix}{old}embeddings.position_embedding.weight" in header for old in ("text_model.", "")):
+            parts["text_encoder"] = prefix
     for prefix in ("first_stage_model.", "vae."):
         if f"{prefix}decoder.conv_in.weight" in header:
             parts["vae"] = prefix

@@ -141,6 +141,15 @@ def test_what_is_not_known_is_refused_by_name(tensors: dict[str, tuple[int, ...]
         recognise(header_of(tensors))
 
 
+@pytest.mark.parametrize("variant", ["sd1", "sdxl"])
+def test_a_text_encoder_in_the_older_naming_is_one(variant: str) -> None:
+    """Early checkpoints of Stable Diffusion have no “text_model.” in the names of its layers."""
+    newer = checkpoint_of(variant)
+    older = {name.replace("transformer.text_model.", "transformer."): value for name, value in newer.items()}
+    assert older != newer
+    assert parts_in(header_of(older)) == parts_in(header_of(newer))
+
+
 def test_packed_numbers_of_what_is_never_read_are_none_s_business() -> None:
     """Files with all of FLUX in one have a T5 in 8 bits with scales; it is borrowed from another model."""
     transformer = {f"model.diffusion_model.{name}": shape for name, shape in checkpoint_of("flux1-dev").items()}
