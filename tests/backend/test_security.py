@@ -28,7 +28,6 @@ from underpaint_backend.launch import Launched, launched
 from underpaint_backend.server.access.guests import Guest, changing
 from underpaint_backend.server.access.tokens import Tokens, digest_of, guests_beside, load_token, make_token
 from underpaint_protocol.errors import describe
-from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     MAX_FRAME,
@@ -43,17 +42,14 @@ from underpaint_protocol.messages import (
     Have,
     Hello,
     Missing,
-    Models,
     Request,
     Resume,
-    Status,
     Submit,
     Tile,
     Welcome,
     vocabulary,
 )
 from underpaint_protocol.tiles import name_of
-from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.asyncio.server import ServerConnection, serve
@@ -65,7 +61,7 @@ from websockets.typing import Subprotocol
 from tests.backend.cli.test_token import added
 from tests.backend.engine.tiny import build_tiny
 from tests.backend.models.hub import stand_in
-from tests.backend.server.calling import INPAINT, LONG, SHORT, Caller, greeted, opened
+from tests.backend.server.calling import INPAINT, LONG, SHORT, Caller, ask, greeted, opened
 from tests.backend.worker.driving import WorkerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,15 +80,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Launched
     weights.unlink()
     with launched(home, "--threads", "1") as daemon:
         yield daemon, token
-
-
-async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
-    """Send a message and return the answer; what the daemon says of its worker, which may be starting, is none."""
-    await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
-    answer = vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
-    while isinstance(answer, (Status, Models)):
-        answer = vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
-    return answer
 
 
 async def refusal(url: str, **headers: str) -> tuple[int, str, str]:

@@ -11,7 +11,18 @@ from underpaint_backend.launch import Launched
 from underpaint_protocol.client import ClientSession, Event
 from underpaint_protocol.fields import Record
 from underpaint_protocol.images import image_of
-from underpaint_protocol.messages import SUBPROTOCOL, TERMINAL, Error, Hello, Progress, Request, Welcome, vocabulary
+from underpaint_protocol.messages import (
+    SUBPROTOCOL,
+    TERMINAL,
+    Error,
+    Hello,
+    Models,
+    Progress,
+    Request,
+    Status,
+    Welcome,
+    vocabulary,
+)
 from underpaint_protocol.vocabulary import FROM_SERVER
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
@@ -51,9 +62,12 @@ async def opened_at(url: str, token: str) -> ClientConnection:
 
 
 async def ask(socket: ClientConnection, message: Record | bytes | str) -> Record:
-    """Send a message and return the next answer."""
+    """Send a message and return the answer; what the daemon says of its worker, which may be starting, is none."""
     await socket.send(vocabulary.encode(message) if isinstance(message, Record) else message)
-    return vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
+    while True:
+        answer = vocabulary.decode(await socket.recv(decode=False), FROM_SERVER)
+        if not isinstance(answer, (Status, Models)):
+            return answer
 
 
 async def greeted(daemon: Launched, token: str | None = None) -> tuple[ClientConnection, Welcome]:
