@@ -81,6 +81,14 @@ class Generation(QtCore.QObject):
             self._discarding = True
             self._work()
 
+    def leave(self) -> None:
+        """The same, while a window is going: Krita dies if a layer is taken away before the window is gone."""
+        if self._recipe is None and is_open(self._scene.document):
+            self._discarding = True
+            self._timer.start()
+        else:
+            self.discard()
+
     def _work(self) -> None:
         self._timer.stop()
         if not self._over and not self._advance():

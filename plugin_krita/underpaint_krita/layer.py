@@ -141,9 +141,7 @@ class GrowingLayer:
 
     def finish(self, pixels: KritaPixels, recipe: Dict[str, Any]) -> None:
         """Turn the layer into an ordinary one that holds the picture; `recipe` is kept in the document."""
-        self._node.setName(_name(self._prompt))
-        self._node.setColorLabel(0)
-        self._node.setLocked(False)
+        self._make_ordinary()
         self._document.setAnnotation(
             f"{RECIPE}{_id(self._node)}",
             "How Underpaint painted a layer",
@@ -152,10 +150,16 @@ class GrowingLayer:
         self._document.setModified(True)
         self.write(pixels)
 
+    def _make_ordinary(self) -> None:
+        self._node.setName(_name(self._prompt))
+        self._node.setColorLabel(0)
+        self._node.setLocked(False)
+
     def remove(self) -> Removal:
         """Take the layer away again. The removal that is returned has still to be waited for."""
         modified = self._document.modified()
-        # Undo can bring the layer back; nobody wants half a picture.
+        # Undo can bring the layer back; nobody wants half a picture, or a layer that cannot be painted on.
+        self._make_ordinary()
         self._node.setPixelData(QtCore.QByteArray(4 * self._box.width * self._box.height, b"\0"), *self._box)
         self._node.remove()
         return Removal(self._document, modified)

@@ -179,7 +179,7 @@ class Studio(QtCore.QObject):
         self._recovery.leave()
         generation, self._job, self._generation = self._generation, None, None
         if generation is not None:
-            generation.discard()  # If its document was closed, too, this cancels the job.
+            generation.leave()  # If its document was closed, too, this cancels the job.
         self._network.close(patience)
 
     # Connecting

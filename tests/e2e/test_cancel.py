@@ -44,3 +44,8 @@ def test_a_stroke_right_behind_cancel_counts_as_work(seen: Performance) -> None:
     """What the artist draws while the layer is being taken away is never marked as saved."""
     assert seen.facts["stroke_behind_it"] == {**seen.facts["before"], "modified": True}
     assert seen.saved("stroke_behind_it") != seen.saved("after_a_stroke")
+
+
+def test_what_undo_brings_back_is_an_ordinary_layer(seen: Performance) -> None:
+    """It can be painted on, and does not look as if a picture were growing in it."""
+    assert seen.facts["undone"] == [["Background", False], ["a blue circle", False]]

@@ -13,7 +13,7 @@ from underpaint_protocol.messages import Worker
 from ..client import Refused, connect
 from ..models.catalog import default_roots, find_models
 from ..server.hosts.local import LocalHost, LocalOptions
-from .reach import own_address, own_token
+from .reach import in_words, own_address, own_token
 
 PATIENCE = 120.0
 """Seconds that a worker may take to import its libraries, on a slow disk."""
@@ -69,7 +69,7 @@ async def _daemon() -> tuple[bool, str]:
     except (OSError, ValueError) as error:
         return False, f"{token_file()} cannot be read: {error}"
     except Refused as refused:
-        return False, str(refused)
+        return False, in_words(refused)
 
 
 async def _krita() -> tuple[bool, str]:

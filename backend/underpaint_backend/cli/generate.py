@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         asyncio.run(_paint(reach.reach(arguments), order, arguments.count, keep))
     except Refused as refused:
-        print(f"underpaint: {refused}", file=sys.stderr)
+        print(f"underpaint: {reach.in_words(refused)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # `generate` of the client has told the daemon, on its way out
         kept = f"; {written} of {arguments.count} are written" if written else ", and nothing was written"

@@ -16,7 +16,7 @@ from underpaint_protocol.locations import DEFAULT_PORT, launch_file, token_file
 from ..client import Refused, connect
 from . import CommandError
 
-__all__ = ["Reach", "Refused", "add_arguments", "connect", "own_address", "own_token", "reach"]
+__all__ = ["Reach", "Refused", "add_arguments", "connect", "in_words", "own_address", "own_token", "reach"]
 
 VARIABLE = "UNDERPAINT_TOKEN"
 PATIENCE = 10.0
@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="of the daemon's own certificate, as its log shows it, in quotes",
     )
+
+
+def in_words(refused: Refused) -> str:
+    """What a terminal says of it: where there is no daemon, a command starts one."""
+    start = " On this machine, “underpaint serve” starts one." if refused.error.code == "unreachable" else ""
+    return f"{refused}{start}"
 
 
 def _fingerprint(words: str) -> str:

@@ -224,6 +224,16 @@ def test_a_guest_paints_on_a_box_with_a_certificate_of_its_own(tmp_path: Path) -
     assert "another certificate" in refused.stderr
 
 
+def test_where_there_is_no_daemon_a_command_starts_one(tmp_path: Path) -> None:
+    """The hint is meant for somebody at a terminal."""
+    run = underpaint(
+        tmp_path, "generate", "a fox", "--url", "ws://127.0.0.1:1", "--token", "x" * 43, "--output", "x.png"
+    )
+    assert run.returncode == 1
+    assert "is not running at ws://127.0.0.1:1" in run.stderr
+    assert run.stderr.endswith("“underpaint serve” starts one.\n")
+
+
 def test_a_daemon_on_another_port_is_found(tmp_path: Path, daemon: Launched) -> None:
     """A command asks where this user's daemon wrote down that it listens."""
     words = ["--steps", "1", "--size", "64x64", "--output", str(tmp_path / "out.png")]

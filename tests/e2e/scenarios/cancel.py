@@ -39,6 +39,11 @@ def play(stage):
     yield from stage.until(lambda: len(layers(document)) == 1, 10, "the layer to be taken away")
     yield 1.5
     stage.facts["stroke_behind_it"] = _look(stage, document, "stroke_behind_it")
+    for _ in range(2):  # the stroke may come before or after the removal
+        yield from artist.undo()
+        if len(layers(document)) > 1:
+            break
+    stage.facts["undone"] = layers(document)
 
 
 def _generate_and_cancel(stage, artist, document):
