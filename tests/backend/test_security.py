@@ -234,7 +234,8 @@ def _peak(daemon: Launched) -> int:
     """Bytes of memory that the daemon itself has ever used at once; 0 where that cannot be told."""
     with suppress(OSError):
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+        (kib,) = re.findall(r"VmHWM:\s+(\d+)", status)
+        return 1024 * int(kib)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped] # it comes without types
 from underpaint_protocol.errors import describe
 from underpaint_protocol.messages import Model
 
