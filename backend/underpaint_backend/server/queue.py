@@ -96,7 +96,12 @@ class JobQueue:
 
     async def _work(self) -> None:
         while True:
-            job = await self._next()
+            await self._work_off()
+            await self._filled.wait()
+
+    async def _work_off(self) -> None:
+        """Run jobs as long as some wait. What a job was is held by nobody who then waits for the next."""
+        while (job := self._next()) is not None:
             self._running.append(job)
             self._quiet.clear()
             self._warm = [job.submit.request.model, *self._warm][: self._host.capacity]
@@ -112,13 +117,9 @@ class JobQueue:
                     self._quiet.set()
                 self._changed()
 
-    async def _next(self) -> Job:
-        while True:
-            self._filled.clear()
-            job = None if self.draining else self._turns.take(self._warm)
-            if job is not None:
-                return job
-            await self._filled.wait()
+    def _next(self) -> Job | None:
+        self._filled.clear()
+        return None if self.draining else self._turns.take(self._warm)
 
     async def _run(self, job: Job) -> None:
         if job.attempts >= MAX_ATTEMPTS:
@@ -201,13 +202,16 @@ class JobQueue:
         while True:
             await self._moved.wait()
             self._moved.clear()
-            for place, job in enumerate(self._turns.order(), len(self._running)):
-                if job.position != place and job.session.outbox is not None:
-                    job.position = place
-                    job.session.show(Position(job.id, place))
-                if place % 50 == 49:
-                    await asyncio.sleep(0)  # others have their turn in between
+            await self._tell_all_places()
             await asyncio.sleep(TELL_INTERVAL)
+
+    async def _tell_all_places(self) -> None:
+        for place, job in enumerate(self._turns.order(), len(self._running)):
+            if job.position != place and job.session.outbox is not None:
+                job.position = place
+                job.session.show(Position(job.id, place))
+            if place % 50 == 49:
+                await asyncio.sleep(0)  # others have their turn in between
 
 
 def _owner(job: Job) -> str:
