@@ -32,8 +32,9 @@ COLUMNS = 8 << 20
 """Bytes of what a convolution makes of its input without oneDNN, which is left where memory is short: each number as
 often as its kernel has places."""
 
-COPIED = 4 << 20
-"""Numbers that are copied or converted at once: 10 to 30 ms, where the file that they are in has to be read for it."""
+COPIED = 1 << 20
+"""Numbers that are copied or converted at once: 3 to 25 ms, where the file that they are in has to be read for it, and
+the system has to find the memory."""
 
 
 def in_pieces(network: nn.Module, between: Between) -> Callable[[], None]:

@@ -75,25 +75,27 @@ class Worker:
 
         Raises `torch.AcceleratorError`, after that, if the device is in a state from which only a new process helps.
         """
-        name, started = job.submit.job, time.monotonic()
-        lost: torch.AcceleratorError | None = None
+        name, began = job.submit.job, time.monotonic()
         try:
             notices = self._paint(job)
-            end: Done | Failed | Cancelled = Done(name, time.monotonic() - started, notices=notices)
         except cancel.Cancelled:
-            end = Cancelled(name)
+            self._end(Cancelled(name), began)  # Before half a model is let go of, which can take longer than all else.
         except Exception as error:  # whatever happens, the worker lives on and the server hears of it
             end = Failed(name, explain(error, self.device))
-            if isinstance(error, torch.AcceleratorError):
-                lost = error
-            else:
+            lost = isinstance(error, torch.AcceleratorError)
+            if not lost:
                 self.device.release()
+            self._end(end, began)
+            if lost:
+                raise
+        else:
+            self._end(Done(name, time.monotonic() - began, notices=notices), began)
+
+    def _end(self, end: Done | Failed | Cancelled, began: float) -> None:
         self._previews.finish()
         # First, because whoever hears of the end may end this process.
-        log.info("job %s: %s after %.2f s", name, type(end).__name__.lower(), time.monotonic() - started)
+        log.info("job %s: %s after %.2f s", end.job, type(end).__name__.lower(), time.monotonic() - began)
         self._outbox.send(end)
-        if lost is not None:
-            raise lost
 
     def _paint(self, job: Job) -> tuple[str, ...]:
         """Paint, send what was painted, and return what the artist should know of it."""
