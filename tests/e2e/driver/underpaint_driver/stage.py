@@ -71,11 +71,12 @@ class Stage:
         os.replace(self.facts_file + ".new", self.facts_file)
 
     def close_krita(self):
-        """Close every document unsaved and then the window, as a user does who has nothing to save."""
+        """Close every document unsaved and then all windows, as a user does who has nothing to save."""
         for document in Krita.instance().documents():
             document.setModified(False)
             document.close()
-        Krita.instance().activeWindow().qwindow().close()
+        for window in Krita.instance().windows():
+            window.qwindow().close()
 
     def _step(self):
         try:
