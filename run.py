@@ -142,11 +142,11 @@ def demo(rest: Sequence[str]) -> int:
 
 
 def test(rest: Sequence[str]) -> int:
-    """All tests; further words go to pytest. Several processes share them: most wait for a daemon."""
+    """All tests; further words go to pytest. Several processes share them, file by file: most wait for a daemon."""
     set_up_extras()
     # threads that wait for a core that another process has are slower than one
     threads = str(max(1, (os.cpu_count() or 1) // TESTERS))
-    return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadgroup", *rest, OMP_NUM_THREADS=threads)
+    return code_of("-m", "pytest", f"--numprocesses={TESTERS}", "--dist=loadfile", *rest, OMP_NUM_THREADS=threads)
 
 
 def coverage(rest: Sequence[str]) -> int:

@@ -13,24 +13,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from underpaint_backend.launch import Launched, launched
 
-HERE = Path(__file__).parent
-BENCH = HERE.parent / "bench"
+BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))  # The benches run at a small scale as tests, and share their tiny models with them.
 
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("underpaint", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("underpaint")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all tests of a file, as they share what they look at, and one all those with Krita.
-
-    Its first start takes long, and two at once are in each other's way.
-    """
-    for item in items:
-        place = item.path.relative_to(HERE)
-        group = "e2e" if place.parts[0] == "e2e" else place.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
