@@ -21,13 +21,13 @@ class Removed:
 def remove(offer: Offer, store: Store, others: Iterable[Offer]) -> Removed:
     """Take the files of `offer` out of the hub's cache. Of `others`, those that are whole stay so.
 
-    Nothing outside the cache is touched, and no bytes to which another snapshot links.
+    Nothing outside the cache is touched, no snapshot that another program fetched, and no bytes to which one links.
     """
     freed = 0
     kept_for: dict[str, None] = {}
     neighbours = [(other.model.id, source) for other in others if other != offer for source in other.sources]
     for source in offer.sources:
-        for commit in store.commits(source.repository):
+        for commit in store.fetched(source):
             keep: set[str] = set()
             for name, theirs in neighbours:
                 shared = _shared(source, theirs, commit, store)

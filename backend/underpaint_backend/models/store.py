@@ -136,10 +136,14 @@ class Store:
         whole = (commit for commit in commits if self.is_whole(source, commit))
         return next(whole, commits[0] if commits else None)
 
-    def commits(self, name: str) -> list[str]:
-        """All commits of a repository of which there is something here."""
-        found = (*self.snapshot(name, "").glob("*"), *self._tree(name, "*").parent.glob("*.json"))
-        return sorted({path.stem for path in found if COMMIT.fullmatch(path.stem)})
+    def fetched(self, source: Source) -> list[str]:
+        """The commits of its repository that were fetched from here, and the one that `source` is pinned to.
+
+        Others are what other programs fetched.
+        """
+        known = {path.stem for path in self._tree(source.repository, "*").parent.glob("*.json")}
+        pinned = {source.revision} if source.pinned else set()
+        return sorted(commit for commit in known | pinned if COMMIT.fullmatch(commit))
 
     def paths(self, name: str, commit: str) -> list[str]:
         """The files in a snapshot."""

@@ -76,13 +76,18 @@ def test_what_another_model_needs_is_kept(say: Say) -> None:
     assert say("verify", "brush")[0] == 0
 
 
-def test_blobs_of_another_commit_stay(say: Say, hub: StandIn) -> None:
-    """What a snapshot of another tool links to is not deleted."""
+@pytest.mark.parametrize("commit", ["d" * 40, "other-tool"])
+def test_what_another_program_fetched_stays(say: Say, hub: StandIn, commit: str) -> None:
+    """Another snapshot is not touched, nor are blobs to which it links; they are not ours."""
     say("add", "brush", REPOSITORY)
     say("pull", "brush")
     snapshots = store().repository(REPOSITORY) / "snapshots"
-    other = snapshots / "other-tool" / "unet.safetensors"
-    other.parent.mkdir()
+    other = snapshots / commit / UNET
+    other.parent.mkdir(parents=True)
     other.symlink_to(os.path.relpath((snapshots / ("c" * 40) / UNET).resolve(), other.parent))
+    own = other.with_name("config.json")
+    own.write_text("{}", encoding="utf-8")
     say("remove", "brush", "--yes")
+    assert not (snapshots / ("c" * 40)).exists()
     assert other.read_bytes() == hub.repositories[REPOSITORY].files[UNET]
+    assert own.exists()
