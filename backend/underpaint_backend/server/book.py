@@ -90,6 +90,8 @@ class Book:
         """Bytes that the requests of ended jobs take in the journal, by owner."""
         self._late: list[_Late] = []
         self._catching_up = Lock()
+        self._ending: set[Job] = set()
+        """Jobs whose end is being written down."""
 
     # The whole book
 
@@ -180,7 +182,7 @@ class Book:
 
         Results that nobody came for have to go if that helps; false if there is no room all the same.
         """
-        waiting = sum(job.slots_of_results for job in self._ended())
+        waiting = sum(job.slots_of_results for job in self._over())
         while (short := self._shortage(found, request)) > 0:
             if short > waiting or not self._forget_oldest():
                 return False
@@ -259,7 +261,11 @@ class Book:
         back = round(job.work * undone)
         self.usage[job.session.owner, job.day] -= back
         row, now = _row(job.session, entry), time.time()
-        await self._safely(_Late(job, lambda: self._journal.end(row, now, back), entry))
+        self._ending.add(job)
+        try:
+            await self._safely(_Late(job, lambda: self._journal.end(row, now, back), entry))
+        finally:
+            self._ending.discard(job)
         self._keep_within_bounds(job)
 
     def forget(self, job: Job) -> None:
@@ -407,7 +413,7 @@ class Book:
 
     def _forget_oldest(self) -> bool:
         """Make room for pixels; false if nothing that waits takes any."""
-        oldest = first_for_room(self._ended())
+        oldest = first_for_room(self._over())
         if oldest is None:
             return False
         log.warning("there is no room; %r, which nobody came for, is forgotten", oldest)
@@ -418,11 +424,16 @@ class Book:
         """One token does not fill the journal for all: what ended before `last` goes."""
         owner = last.session.owner
         while self._remembered[owner] > self._keep.bytes_each:
-            oldest = least_wanted(job for job in self._ended() if job.session.owner == owner and job is not last)
+            oldest = least_wanted(job for job in self._over() if job.session.owner == owner and job is not last)
             if oldest is None:
                 return
             log.warning("too much waits for one client; %r is forgotten", oldest)
             self.forget(oldest)
+
+    def _over(self) -> Iterator[Job]:
+        """Those of them that may go: whose end is not told yet is waited for, and would never be heard of."""
+        late = {late.job for late in self._late}
+        return (job for job in self._ended() if job not in self._ending and job not in late)
 
     def _ended(self) -> Iterator[Job]:
         """Jobs that have ended and wait to be acknowledged."""

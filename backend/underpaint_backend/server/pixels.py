@@ -137,25 +137,27 @@ class Pixels:
             yield tile
 
     async def hold_result(self, job: Job, tile: Tile) -> None:
-        """Keep a tile of a result until the job's are released. Raises `StoreFull`."""
-        while True:
+        """Keep a tile of a result until the job's are released. Raises `StoreFull`.
+
+        A worker that takes over from a dead one brings those once more that are held already.
+        """
+        while tile.name not in job.result_pins:
             await self.store(tile)
             try:
                 self._store.pin((tile.name,))
             except KeyError:
                 continue  # It was evicted between the two.
             self._hold(job, tile.name, len(tile.data))
-            return
 
     def hold_again(self, job: Job, result: Result) -> None:
         """Keep what an earlier daemon stored of a result; whoever fetches what is gone is told so."""
-        for name in dict.fromkeys(result.image.tiles):
+        for name in set(result.image.tiles) - job.result_pins:
             with suppress(KeyError):
                 self._store.pin((name,))
                 self._hold(job, name, self._store.size_of(name) or 0)
 
     def _hold(self, job: Job, name: bytes, size: int) -> None:
-        job.result_pins.append(name)
+        job.result_pins.add(name)
         job.slots_of_results += self._store.slots_for(size)
 
     def release_results(self, job: Job) -> None:

@@ -52,8 +52,8 @@ class Job:
     """When it ended, on the monotonic clock, in seconds."""
     request_pins: Sequence[bytes] = ()
     """Tiles that the store keeps for its worker."""
-    result_pins: list[bytes] = field(default_factory=list)
-    """Tiles that the store keeps for its client, as often as they are pinned."""
+    result_pins: set[bytes] = field(default_factory=set)
+    """Tiles that the store keeps for its client."""
     slots_of_results: int = 0
     """Slots of the store that these take, at most."""
     slots_of_all_results: int = 0

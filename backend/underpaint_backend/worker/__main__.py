@@ -72,6 +72,7 @@ def _work(options: argparse.Namespace, inbox: Inbox, outbox: Outbox) -> NoReturn
         job = inbox.next()
         worker.run(job)
         inbox.forget(job)
+        del job  # The next one, which may be a long time coming, has other pixels.
 
 
 def _options() -> argparse.Namespace:

@@ -30,6 +30,7 @@ from tests.backend.server.books import (
     TILES,
     accepted,
     flood,
+    locked,
     lose_pixels,
     opened,
     painted,
@@ -183,6 +184,42 @@ async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path:
         job = await accepted(book, anna)
         await painted(book, job, shade=9)
         assert set(bert.jobs) == {"1", "2"}
+
+
+async def test_no_job_is_forgotten_before_its_end_is_told(tmp_path: Path) -> None:
+    """Its client would wait for ever: the room is there once the journal has taken the end."""
+    async with opened(tmp_path, room=18 * SLOT) as (book, _):
+        bert = book.new_session("bert", "test")
+        jobs = [await accepted(book, bert, str(number)) for number in range(3)]
+        for shade, job in enumerate(jobs, start=1):
+            await painted(book, job, shade)
+        found = await book.pixels.look(REQUEST.images)
+        with locked(tmp_path):
+            for job in jobs:
+                await book.end(job, Done(job.id, 1.0))
+            assert not book.make_room(found, REQUEST)
+        assert set(bert.jobs) == {"0", "1", "2"}
+
+        async with asyncio.timeout(10):
+            while sum(isinstance(message, Done) for message in told(bert)) < 3:
+                await asyncio.sleep(0.02)
+                await book.catch_up()
+        assert book.make_room(found, REQUEST)
+        assert set(bert.jobs) == {"1", "2"}
+
+
+async def test_a_picture_that_a_worker_brings_again_takes_its_room_once(tmp_path: Path) -> None:
+    """Another worker died after it had brought it; what is yet to come has its room still."""
+    async with opened(tmp_path) as (book, _):
+        session = book.new_session("anna", "test")
+        await accepted(book, session, "first")
+        job = await book.accept(session, Submit("two", replace(REQUEST, batch=2)), 0, 0)
+        assert job.slots_to_come == 8
+        for _ in range(2):
+            _, tiles = image_of(16, 16, 4, bytes(range(1, 5)) * 256)
+            for name, data in tiles.items():
+                await book.store_result(job, Tile(name, len(data), data))
+        assert job.slots_to_come == 4
 
 
 @contextmanager

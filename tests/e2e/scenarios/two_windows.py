@@ -3,7 +3,7 @@
 import os
 
 from krita import Krita
-from underpaint_driver.artist import Artist, layers
+from underpaint_driver.artist import Artist
 from underpaint_krita._vendor.underpaint_protocol.geometry import Box
 from underpaint_krita.layer import GrowingLayer
 
