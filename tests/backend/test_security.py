@@ -195,6 +195,8 @@ async def test_5_models_are_named_and_never_reached_by_path(guarded: tuple[Launc
         text=True,
         timeout=60,
     )
+    assert listed.returncode == 0, listed.stderr
+    assert "primer-inpaint" in listed.stdout
     assert "elsewhere" not in listed.stdout
 
 

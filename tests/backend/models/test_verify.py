@@ -153,8 +153,7 @@ def test_a_shared_part_stays_for_the_other(tmp_path: Path) -> None:
 
 def test_another_entry_that_is_not_whole_keeps_nothing(store: Store) -> None:
     """Only a model that can be used has a say in what stays."""
-    wants_more = offer(id="more", files=[*TABLE["files"], "text_encoder_2/*"])
-    (store.repository(REPOSITORY) / "trees" / f"{'c' * 40}.json").unlink()
+    wants_more = offer(id="more", variant="full")
     assert locate(wants_more, store).model.state == "absent"
     assert remove(offer(), store, [wants_more]).kept_for == ()
     assert not store.repository(REPOSITORY).exists()
