@@ -37,6 +37,8 @@ COVERED = (
     "outbox.py",
     "book.py",
     "farewells.py",
+    "shares.py",
+    "late.py",
     "restoring.py",
     "intake.py",
     "uploads.py",
@@ -54,7 +56,7 @@ COVERED_BY = (
     "tests/protocol",
     *(
         f"tests/backend/server/test_{name}*.py"
-        for name in ("sess", "hist", "out", "book", "int", "upl", "turns", "jour", "queue")
+        for name in ("sess", "hist", "out", "book", "shares", "int", "upl", "turns", "jour", "queue")
     ),
 )
 

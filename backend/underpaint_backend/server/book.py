@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from asyncio import Future, Lock
+from asyncio import Future
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -30,8 +30,9 @@ from underpaint_protocol.messages import (
     vocabulary,
 )
 
-from .farewells import first_for_room, least_wanted
+from .farewells import least_wanted_first, leaving_for_room
 from .journal import Contradiction, EventRow, JobRow, Journal, JournalError, NotInJournal, SessionRow
+from .late import LateWrites
 from .pixels import Found, Pixels
 from .restoring import restore
 from .sessions import SPARE, Entry, Job, Session
@@ -46,26 +47,8 @@ the clock of the machine a year ahead must not lose the pictures that wait."""
 MAX_IDLE = 256
 """Sessions of one token to which somebody might come back, though nothing waits in them."""
 
-TOLD_ANYWAY = 30.0
-"""Seconds after which something is told that could not be written down."""
-
 NUMBERS = 2 * SPARE
 """Sequence numbers that are reserved at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Late:
-    """Something of a job that is to be written down, and the message that waits for it."""
-
-    job: Job
-    write: Callable[[], Future[None]]
-    entry: Entry | None = None
-    since: float = field(default_factory=time.monotonic)
-
-    def tell(self) -> None:
-        """Let the message go."""
-        if self.entry is not None:
-            self.job.session.now_safe(self.entry)
 
 
 @dataclass(frozen=True)
@@ -88,8 +71,7 @@ class Book:
         self._keep = keep
         self._remembered: Counter[str] = Counter()
         """Bytes that the requests of ended jobs take in the journal, by owner."""
-        self._late: list[_Late] = []
-        self._catching_up = Lock()
+        self._late = LateWrites()
         self._ending: set[Job] = set()
         """Jobs whose end is being written down."""
 
@@ -141,9 +123,7 @@ class Book:
 
         What waits for too long is told all the same: an artist need not wait for a disk that nobody looks after.
         """
-        async with self._catching_up:  # or two would write the same thing
-            await self._write_late()
-        self._tell_what_waited_too_long()
+        await self._late.catch_up()
         for session in self.sessions.values():
             if session.is_held_up:
                 self._reserve_numbers(session)
@@ -177,21 +157,22 @@ class Book:
         """Whether the store has room for a request and its pictures, if there were nothing else."""
         return sum(found.needs.values()) + self.pixels.slots_of_results(request) <= self.pixels.slots
 
-    def make_room(self, found: Found, request: Request) -> bool:
-        """See to room for a request and its pictures, beside all that other jobs need and will need.
+    def make_room(self, owner: str, found: Found, request: Request) -> bool:
+        """See to room for a request of `owner` and its pictures, beside all that other jobs need and will need.
 
-        Results that nobody came for have to go if that helps; false if there is no room all the same.
+        Results that nobody came for have to go if that helps, but not of who takes less than `owner`. False if there is
+        no room all the same, or if the jobs of `owner` would leave less to all others than they take; nothing is
+        forgotten then.
         """
-        waiting = sum(job.slots_of_results for job in self._over())
-        while (short := self._shortage(found, request)) > 0:
-            if short > waiting or not self._forget_oldest():
+        shares, pictures = self.pixels.shares, self.pixels.slots_of_results(request)
+        would = shares.with_another(owner, found.needs, pictures)
+        others = sum(shares.all().values()) - shares.of(owner)
+        if shares.of(owner) and would > self.pixels.slots - others - would:
+            return False
+        while (short := self.pixels.shortage(found, pictures)) > 0:
+            if not self._make_way(short, owner, would - shares.of(owner)):
                 return False
         return True
-
-    def _shortage(self, found: Found, request: Request) -> int:
-        unended = (job for session in self.sessions.values() for job in session.unended())
-        coming = sum(job.slots_to_come for job in unended)
-        return self.pixels.shortage(found, coming + self.pixels.slots_of_results(request))
 
     # The life of a job
 
@@ -223,10 +204,10 @@ class Book:
         job.attempts += 1
         self._reserve_numbers(job.session)
         attempts = told = job.attempts
-        if any(late.job is job for late in self._late):
+        if self._late.has(job):
             told = job.state.attempt or attempts  # A daemon that knows of no start must not tell a lower one.
         entry = job.session.tell(job, Started(job.id, told), safe=False)
-        await self._safely(_Late(job, lambda: self._journal.start(job.session.id, job.id, attempts)))
+        await self._late.write(job, lambda: self._journal.start(job.session.id, job.id, attempts))
         job.session.now_safe(entry)  # Also if it is not written: a client takes the same attempt twice for what it is.
 
     def unstart(self, job: Job) -> None:
@@ -247,7 +228,7 @@ class Book:
         self._reserve_numbers(job.session)
         entry = job.session.tell(job, result, safe=False)
         row = _row(job.session, entry)
-        await self._safely(_Late(job, lambda: self._journal.append(row), entry))
+        await self._late.write(job, lambda: self._journal.append(row), entry)
 
     async def end(self, job: Job, message: Done | Failed | Cancelled) -> None:
         """The job ended."""
@@ -263,7 +244,7 @@ class Book:
         row, now = _row(job.session, entry), time.time()
         self._ending.add(job)
         try:
-            await self._safely(_Late(job, lambda: self._journal.end(row, now, back), entry))
+            await self._late.write(job, lambda: self._journal.end(row, now, back), entry)
         finally:
             self._ending.discard(job)
         self._keep_within_bounds(job)
@@ -273,7 +254,7 @@ class Book:
         job.session.forget(job)
         if job.state.ended:
             self._remembered[job.session.owner] -= job.size
-        self._late = [late for late in self._late if late.job is not job]
+        self._late.forget(job)
         self.pixels.release_results(job)
         self._journal.forget(job.session.id, job.id).add_done_callback(partial(self._after_forgetting, job))
 
@@ -288,16 +269,16 @@ class Book:
             except DiskFull:
                 raise
             except StoreFull:
-                if not self._forget_oldest():
+                if not self._make_way(1):
                     raise
 
     # What only this module does
 
     async def _write_down(self, job: Job, position: int) -> None:
         session = job.session
-        if self._is_late(job):
+        if self._late.has_namesake(job):
             await self.catch_up()
-            if self._is_late(job):
+            if self._late.has_namesake(job):
                 raise JournalError("journal_unavailable", "it still holds an earlier job of this id")
         self._reserve_numbers(session)
         reserved = session.reserved
@@ -327,50 +308,10 @@ class Book:
         row = SessionRow(session.id, session.owner, session.client, session.reserved)
         return self._journal.open_session(row)
 
-    def _tell_what_waited_too_long(self) -> None:
-        for late in self._late:
-            if time.monotonic() - late.since > TOLD_ANYWAY:
-                late.tell()
-
-    async def _write_late(self) -> None:
-        while self._late:
-            late = self._late[0]
-            try:
-                await late.write()
-            except (Contradiction, NotInJournal) as error:
-                log.error("the job %s could not be written down: %s", late.job.id, error)
-            except JournalError:
-                return
-            late.tell()
-            if self._late and self._late[0] is late:
-                self._late.pop(0)
-
-    async def _safely(self, late: _Late) -> None:
-        """Write something down and tell it then, or later if that fails.
-
-        What were told and not written would happen once more if the daemon were killed.
-        """
-        if any(other.job is late.job for other in self._late):
-            self._late.append(late)
-            return
-        try:
-            await late.write()
-        except (Contradiction, NotInJournal) as error:
-            log.error("the job %s could not be written down: %s", late.job.id, error)
-        except JournalError as error:
-            log.error("the job %s will be written down later: %s", late.job.id, error)
-            self._late.append(late)
-            return
-        late.tell()
-
     def _after_forgetting(self, job: Job, written: Future[None]) -> None:
         """A job that the journal still holds would be done once more by the next daemon, or told of."""
         if not written.cancelled() and isinstance(written.exception(), JournalError):
-            self._late.append(_Late(job, lambda: self._journal.forget(job.session.id, job.id)))
-
-    def _is_late(self, job: Job) -> bool:
-        """Whether something is yet to be written down of an earlier job with the same id."""
-        return any(late.job.session is job.session and late.job.id == job.id for late in self._late)
+            self._late.append(job, lambda: self._journal.forget(job.session.id, job.id))
 
     def _reserve_numbers(self, session: Session) -> None:
         if session.needs_numbers:
@@ -411,28 +352,35 @@ class Book:
         if session.stored:
             self._journal.forget_session(session.id)
 
-    def _forget_oldest(self) -> bool:
-        """Make room for pixels; false if nothing that waits takes any."""
-        oldest = first_for_room(self._over())
-        if oldest is None:
-            return False
-        log.warning("there is no room; %r, which nobody came for, is forgotten", oldest)
-        self.forget(oldest)
-        return True
+    def _takes(self) -> Counter[str]:
+        """How many slots of the store each owner has and will have: for jobs, and for results that wait."""
+        takes = self.pixels.shares.all()
+        for job in self._ended():
+            takes[job.session.owner] += job.slots_of_results
+        return takes
+
+    def _make_way(self, short: int, asker: str | None = None, more: int = 0) -> bool:
+        """Forget results that nobody came for; false if that would not give `short` slots back, or not fairly."""
+        leaving = leaving_for_room(self._over(), self._takes(), short, asker, more)
+        for job in leaving:
+            log.warning("there is no room; %r, which nobody came for, is forgotten", job)
+            self.forget(job)
+        return bool(leaving)
 
     def _keep_within_bounds(self, last: Job) -> None:
         """One token does not fill the journal for all: what ended before `last` goes."""
         owner = last.session.owner
-        while self._remembered[owner] > self._keep.bytes_each:
-            oldest = least_wanted(job for job in self._over() if job.session.owner == owner and job is not last)
-            if oldest is None:
+        if self._remembered[owner] <= self._keep.bytes_each:
+            return
+        for job in least_wanted_first(job for job in self._over() if job.session.owner == owner and job is not last):
+            log.warning("too much waits for one client; %r is forgotten", job)
+            self.forget(job)
+            if self._remembered[owner] <= self._keep.bytes_each:
                 return
-            log.warning("too much waits for one client; %r is forgotten", oldest)
-            self.forget(oldest)
 
     def _over(self) -> Iterator[Job]:
         """Those of them that may go: whose end is not told yet is waited for, and would never be heard of."""
-        late = {late.job for late in self._late}
+        late = self._late.jobs()
         return (job for job in self._ended() if job not in self._ending and job not in late)
 
     def _ended(self) -> Iterator[Job]:

@@ -317,7 +317,7 @@ class Connection:
             return describe("bad_tile", detail="a tile has another size than its place in the picture")
         if not self._book.could_hold(found, request):
             return describe("too_many_pixels", detail="with its picture it has no room in what the daemon keeps")
-        if not self._book.make_room(found, request):
+        if not self._book.make_room(self.owner, found, request):
             return describe("storage_full")
         return None
 

@@ -1,31 +1,45 @@
-"""Which of the jobs that have ended goes first, where not all can be kept until their clients come for them."""
+"""Which of the jobs that have ended go first, where not all can be kept until their clients come for them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
 
 from .sessions import Job
 
 
-def first_for_room(ended: Iterable[Job]) -> Job | None:
-    """Of whoever's pictures take most room, the job that ended first; those of a client that is there go last.
+def leaving_for_room(
+    ended: Iterable[Job], takes: Mapping[str, int], short: int, asker: str | None = None, more: int = 0
+) -> list[Job]:
+    """The jobs whose pictures give `short` slots of the store back; empty if there are not enough.
 
-    It may be fetching them. None if no picture takes any room.
+    `takes` says how many slots each owner has and will have; `asker` would take so many `more`. One picture after
+    another goes of whoever would take most, and none of who takes less than `asker` does already.
     """
-    with_pixels = [job for job in ended if job.result_pins]
-    held = Counter[str]()
-    for job in with_pixels:
-        held[job.session.owner] += len(job.result_pins)
-    if not held:
-        return None
-    (owner, _), *_ = held.most_common(1)
-    return least_wanted(job for job in with_pixels if job.session.owner == owner)
+    left: dict[str, list[Job]] = {}
+    for job in reversed(least_wanted_first(job for job in ended if job.slots_of_results)):
+        left.setdefault(job.session.owner, []).append(job)
+    most = [(-takes[owner] - (more if owner == asker else 0), owner != asker, owner) for owner in left]
+    heapify(most)
+    asker_takes = takes[asker] if asker is not None else 0
+    leaving: list[Job] = []
+    while short > 0 and most:
+        slots, foreign, owner = heappop(most)
+        if foreign and -slots < asker_takes:
+            break  # Of the asker himself there is nothing left.
+        job = left[owner].pop()
+        leaving.append(job)
+        short -= job.slots_of_results
+        if not foreign:
+            asker_takes -= job.slots_of_results
+        if left[owner]:
+            heappush(most, (slots + job.slots_of_results, foreign, owner))
+    return leaving if short <= 0 else []
 
 
-def least_wanted(ended: Iterable[Job]) -> Job | None:
-    """First what has no picture, then what nobody may be fetching, of those what ended first; None if there is none."""
-    return min(ended, key=_worth, default=None)
+def least_wanted_first(ended: Iterable[Job]) -> list[Job]:
+    """First those that have no picture, then what nobody may be fetching; of those, what ended first."""
+    return sorted(ended, key=_worth)
 
 
 def _worth(job: Job) -> tuple[bool, bool, float]:

@@ -18,6 +18,7 @@ from underpaint_protocol.messages import Image, Request, Result, Tile
 from underpaint_protocol.tiles import cells
 
 from .sessions import Job
+from .shares import Shares
 from .tiles import BadTile, TileStore
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Pixels:
     """A store of tiles, as the event loop uses it."""
 
     def __init__(self, store: TileStore) -> None:
+        self.shares = Shares()
+        """What jobs need that have not ended, with the room for their pictures."""
         self._store = store
         self._threads = ThreadPoolExecutor(THREADS, "tiles")
         self._coming: SimpleQueue[tuple[Tile, Callable[[Exception | None], None]] | None] = SimpleQueue()
@@ -97,9 +100,10 @@ class Pixels:
         """Of how many slots the store is."""
         return self._store.slots
 
-    def shortage(self, found: Found, more: int) -> int:
-        """How many slots too few there are for what was looked at, beside what jobs need and `more` slots."""
-        return self._store.shortage(found.needs, more)
+    def shortage(self, found: Found, pictures: int) -> int:
+        """How many slots too few there are for what was looked at and so many more, beside what jobs need and make."""
+        coming = sum(job.slots_to_come for job in self.shares)
+        return self._store.shortage(found.needs, coming + pictures)
 
     def slots_of_results(self, request: Request) -> int:
         """How many slots the pictures take that are made for a request."""
@@ -122,11 +126,13 @@ class Pixels:
             raise MissingTile from None
         job.request_pins = job.tiles
         job.slots_of_all_results = self.slots_of_results(job.submit.request)
+        self.shares.add(job, {name: self._store.slots_for(self._store.size_of(name) or 0) for name in job.tiles})
 
     def release_request(self, job: Job) -> None:
         """No worker needs the tiles of the job's request any more. Twice does no harm."""
         self._store.unpin(job.request_pins)
         job.request_pins = ()
+        self.shares.remove(job)
 
     async def of_request(self, job: Job) -> AsyncIterator[Tile]:
         """The tiles that the job's request names, raw. Raises `MissingTile` if one is gone or damaged."""

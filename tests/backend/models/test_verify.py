@@ -16,7 +16,6 @@ from tests.backend.models.hub import Repository, StandIn, stand_in
 from tests.backend.models.things import (
     BIG,
     REPOSITORY,
-    TABLE,
     UNET,
     WANTED,
     brush,

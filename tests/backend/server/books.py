@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from underpaint_backend.server import book as books
+from underpaint_backend.server import late
 from underpaint_backend.server.book import Book, Keep
 from underpaint_backend.server.journal import Journal
 from underpaint_backend.server.outbox import Outbox
@@ -107,7 +108,8 @@ def at(monkeypatch: pytest.MonkeyPatch, later: float) -> None:
         monotonic = staticmethod(lambda: moment)
         time = staticmethod(time.time)
 
-    monkeypatch.setattr(books, "time", Clock)
+    for module in (books, late):
+        monkeypatch.setattr(module, "time", Clock)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from underpaint_backend.server.book import TOLD_ANYWAY, today
+from underpaint_backend.server.book import today
 from underpaint_backend.server.journal import JournalError
+from underpaint_backend.server.late import TOLD_ANYWAY
 from underpaint_protocol.messages import Accepted, Cancelled, Done, Progress, Started
 
 from tests.backend.server.books import accepted, at, journal_in, locked, nothing_is_kept, opened, painted, told

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from underpaint_backend.server.book import Book
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.pixels import Found, MissingTile
+from underpaint_backend.server.sessions import Job
 from underpaint_backend.server.tiles import DiskFull, StoreFull, TileStore
 from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
@@ -124,7 +126,7 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
 
 
 async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
-    """Of whoever holds most, those go first whose client is away, the oldest first; where none is left, it is said."""
+    """Of whoever takes most, those go first whose client is away, the oldest first; where none is left, it is said."""
     async with opened(tmp_path, room=26 * SLOT) as (book, _):
         modest, away, here = (book.new_session(name, "test") for name in ("bert", "anna", "anna"))
         shades = iter(range(1, 100))
@@ -134,7 +136,7 @@ async def test_when_there_is_no_room_results_go_in_turn(tmp_path: Path) -> None:
             await book.end(job, Done(name, 1.0))
         here.outbox = Outbox()
         job = await accepted(book, here, "d")
-        for expected in (["m", "a", "c"], ["m", "c"], ["c"], []):
+        for expected in (["m", "a", "c"], ["m", "c"], ["m"], []):
             while sorted(left := [name for one in (modest, away, here) for name in one.jobs if name != "d"]) != sorted(
                 expected
             ):
@@ -176,10 +178,10 @@ async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path:
             await book.end(job, Done(job.id, 1.0))
         found = await book.pixels.look(REQUEST.images)
 
-        assert not book.make_room(found, replace(REQUEST, batch=4))  # 21 slots
+        assert not book.make_room("anna", found, replace(REQUEST, batch=4))  # 21 slots
         assert set(bert.jobs) == {"0", "1", "2"}
 
-        assert book.make_room(found, REQUEST)
+        assert book.make_room("anna", found, REQUEST)
         assert set(bert.jobs) == {"1", "2"}
         job = await accepted(book, anna)
         await painted(book, job, shade=9)
@@ -197,14 +199,14 @@ async def test_no_job_is_forgotten_before_its_end_is_told(tmp_path: Path) -> Non
         with locked(tmp_path):
             for job in jobs:
                 await book.end(job, Done(job.id, 1.0))
-            assert not book.make_room(found, REQUEST)
+            assert not book.make_room("anna", found, REQUEST)
         assert set(bert.jobs) == {"0", "1", "2"}
 
         async with asyncio.timeout(10):
             while sum(isinstance(message, Done) for message in told(bert)) < 3:
                 await asyncio.sleep(0.02)
                 await book.catch_up()
-        assert book.make_room(found, REQUEST)
+        assert book.make_room("anna", found, REQUEST)
         assert set(bert.jobs) == {"1", "2"}
 
 
@@ -259,20 +261,81 @@ async def test_a_full_disk_costs_nobody_the_pictures_that_wait(tmp_path: Path) -
 async def test_accepted_jobs_have_room_for_their_pictures(tmp_path: Path) -> None:
     """Requests do not take what pictures will need that were asked for before, also after a restart."""
     async with opened(tmp_path, room=16 * SLOT) as (book, _):
-        session = book.new_session("anna", "test")
         found = await book.pixels.look(REQUEST.images)
         jobs = []
-        for number in range(3):
-            if book.make_room(found, REQUEST):
-                jobs.append(await accepted(book, session, str(number)))
+        for owner in ("anna", "bert", "cleo"):
+            if book.make_room(owner, found, REQUEST):
+                jobs.append(await accepted(book, book.new_session(owner, "test")))
         assert len(jobs) == 2  # five slots of the pixels that both have, and four of each picture
         await painted(book, jobs[0])
     async with opened(tmp_path, room=16 * SLOT) as (book, waiting):
-        assert not book.make_room(found, REQUEST)
+        assert not book.make_room("cleo", found, REQUEST)
         for shade, job in enumerate(waiting):
             await painted(book, job, shade=shade + 1)
             await book.end(job, Done(job.id, 1.0))
-        assert book.make_room(found, REQUEST)
+        assert book.make_room("cleo", found, REQUEST)
+
+
+async def test_one_token_leaves_to_others_as_much_as_it_takes(tmp_path: Path) -> None:
+    """However many jobs it may have: the next client paints at once. A single job may take all there is."""
+    async with opened(tmp_path, room=40 * SLOT) as (book, _):
+        guest, anna = (book.new_session(name, "test") for name in ("guest", "anna"))
+        found = await book.pixels.look(REQUEST.images)
+        names = iter("abcdefgh")
+        while book.make_room("guest", found, REQUEST):
+            await accepted(book, guest, next(names))
+        assert len(guest.jobs) == 3  # five slots of the pixels that all have, and four of each picture
+        assert book.make_room("anna", found, REQUEST)
+        first = await accepted(book, anna)
+        assert not book.make_room("anna", found, replace(REQUEST, batch=2))  # 17 slots, and 6 would be left
+        await book.end(first, Cancelled(first.id))
+        for job in list(guest.jobs.values()):
+            await book.end(job, Cancelled(job.id))
+        assert book.make_room("guest", found, replace(REQUEST, batch=8))  # 37 slots
+
+
+async def test_nobody_loses_results_to_who_takes_more(tmp_path: Path) -> None:
+    """His own go before those of others, and if that does not help, his request is refused and nothing goes."""
+    async with opened(tmp_path, room=44 * SLOT) as (book, _):
+        found = await book.pixels.look(REQUEST.images)
+        guest = book.new_session("guest", "test")
+        modest = [book.new_session(f"anna {number}", "test") for number in range(6)]
+        await accepted(book, guest, "waits")
+        for shade, session in enumerate((*modest, guest), start=1):
+            job = await accepted(book, session, "done")
+            await painted(book, job, shade)
+            await book.end(job, Done(job.id, 1.0))
+
+        assert book.make_room("guest", found, replace(REQUEST, batch=2))  # 8 slots more; 7 are free
+        assert set(guest.jobs) == {"waits"}
+
+        assert not book.make_room("guest", found, replace(REQUEST, batch=3))  # 11 are free, and 4 of each of them
+        assert all(session.jobs for session in modest)
+
+        assert book.make_room("new", found, replace(REQUEST, batch=3))  # which takes nothing yet
+        assert sum(bool(session.jobs) for session in modest) == 5
+
+
+async def test_room_is_made_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that waits is looked at once, however many have to go: the event loop has other things to do."""
+    looks = 0
+    over = Book._over
+
+    def counted(book: Book) -> Iterator[Job]:
+        nonlocal looks
+        looks += 1
+        return over(book)
+
+    async with opened(tmp_path, room=90 * SLOT) as (book, _):
+        session = book.new_session("anna", "test")
+        for number in range(20):
+            job = await accepted(book, session, str(number))
+            await painted(book, job, number + 1)
+            await book.end(job, Done(job.id, 1.0))
+        monkeypatch.setattr(Book, "_over", counted)
+        found = await book.pixels.look(REQUEST.images)
+        assert book.make_room("anna", found, replace(REQUEST, batch=16))  # 69 slots; 10 are free
+        assert (len(session.jobs), looks) == (5, 1)
 
 
 async def test_what_ended_of_one_token_takes_a_part_of_the_journal(tmp_path: Path) -> None:

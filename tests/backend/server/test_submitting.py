@@ -25,6 +25,7 @@ from underpaint_protocol.images import image_of
 from underpaint_protocol.messages import (
     Accepted,
     Cancel,
+    Done,
     Error,
     Have,
     Hello,
@@ -41,7 +42,7 @@ from underpaint_protocol.messages import (
 from underpaint_protocol.tiles import name_of
 from websockets.asyncio.client import ClientConnection
 
-from tests.backend.server.books import MASK_TILES, REQUEST, TILES, flood
+from tests.backend.server.books import MASK_TILES, REQUEST, TILES, accepted, flood, painted
 from tests.backend.server.calling import ask, opened_at
 from tests.backend.server.scripted_host import ScriptedHost
 from tests.backend.server.test_pulls import HERE
@@ -131,12 +132,12 @@ class House:
 
 
 @asynccontextmanager
-async def listening(home: Path, allowance: Allowance = AMPLE) -> AsyncIterator[House]:
+async def listening(home: Path, allowance: Allowance = AMPLE, room: int = ROOM) -> AsyncIterator[House]:
     """A daemon with a guest, which has the pixels of the request."""
     tokens, host, guest = Tokens(home / "token"), Painter(1), make_token()
     with changing(guests_beside(home / "token")) as guests:
         guests["guest"] = Guest(digest_of(guest), allowance)
-    daemon = Daemon(host, Options(Gate(tokens), port=0, home=home, keep_bytes=ROOM, drain_seconds=0.1))
+    daemon = Daemon(host, Options(Gate(tokens), port=0, home=home, keep_bytes=room, drain_seconds=0.1))
     async with daemon.listening() as server:
         house = House(daemon.url(server), guest, host, daemon)
         async with house.greeted((home / "token").read_text().strip()) as (socket, _):
@@ -233,6 +234,42 @@ async def test_a_job_within_the_bounds_of_its_token_can_be_sent(tmp_path: Path) 
         await send(socket, {**pixels, **shape})
         await socket.send(vocabulary.encode(Submit("a", large)))
         assert await answer_to(socket, "a") == Accepted("a", 0, seq=1)
+
+
+async def test_a_request_that_is_refused_for_want_of_room_costs_nobody_his_pictures(tmp_path: Path) -> None:
+    """One token does not get all the room, whatever waits in it; the next one gets what he needs of it."""
+    large = replace(PAINT, batch=8)  # ten slots of 28, of which two are shared
+    async with listening(tmp_path, room=7 << 20) as house, house.greeted() as (guest, _):
+        book = house.daemon._book
+        away = book.new_session("anna", "test")
+        for number in range(11):
+            job = await accepted(book, away, str(number))
+            await painted(book, job, number + 1)
+            await book.end(job, Done(job.id, 1.0))
+        await guest.send(vocabulary.encode(Submit("first", large)))
+        assert isinstance(await answer_to(guest, "first"), Accepted)
+        await guest.send(vocabulary.encode(Submit("second", large)))
+        refused = await answer_to(guest, "second")
+        assert isinstance(refused, Error)
+        assert (refused.error.code, refused.error.retryable) == ("storage_full", True)
+        assert len(away.jobs) == 11
+        async with house.greeted((tmp_path / "token").read_text().strip()) as (other, _):
+            await other.send(vocabulary.encode(Submit("third", large)))
+            assert isinstance(await answer_to(other, "third"), Accepted)
+        assert len(away.jobs) == 10
+
+
+async def test_a_request_that_the_store_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """Nobody can wait for room for it."""
+    image, _ = image_of(400, 300, 4, bytes(400 * 300 * 4))
+    mask, _ = image_of(400, 300, 1, bytes(400 * 300))
+    async with listening(tmp_path, room=7 << 20) as house, house.greeted() as (socket, _):
+        huge = replace(PAINT, width=400, height=300, image=image, mask=mask, batch=8)
+        await socket.send(vocabulary.encode(Submit("a", huge)))
+        refused = await answer_to(socket, "a")
+        assert isinstance(refused, Error)
+        assert refused.error.code == "too_many_pixels"
+        assert "has no room in what the daemon keeps" in refused.error.message
 
 
 async def test_what_no_job_needs_is_bounded_over_all_connections(tmp_path: Path) -> None:
