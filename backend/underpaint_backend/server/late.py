@@ -84,10 +84,7 @@ class LateWrites:
     async def catch_up(self) -> None:
         """Write down what waits, as far as the journal takes it, and tell it; tell anyway what waits for too long."""
         async with self._catching_up:  # or two would write the same thing
-            while self._waiting:
-                late = self._waiting[0]
-                if not await late.is_written():
-                    break
+            while self._waiting and await (late := self._waiting[0]).is_written():
                 late.tell()
                 if self._waiting and self._waiting[0] is late:
                     self._waiting.pop(0)
