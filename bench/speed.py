@@ -266,6 +266,9 @@ class InMemory(Source):
         fitting: nn.Module = found if found.dtype == dtype else found.to(dtype)
         return fitting.eval()
 
+    def unread(self, name: str, cls: Any, dtype: torch.dtype) -> None:
+        return None
+
     def tokenizer(self, name: str, cls: Any) -> Any:
         raise KeyError(name)
 

@@ -6,6 +6,7 @@ of the three layers is not even loaded: of Qwen3's 36 layers 9, of Mistral's 40 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ QWEN_LAYERS = (9, 18, 27)
 MISTRAL_LAYERS = (10, 20, 30)
 UNREAD = [r"layers\.\d+\.", r"norm\.weight", "lm_head", "vision_tower", "multi_modal_projector"]
 """What the files hold and nobody reads. A layer that is read and missing is still missed."""
+OLDER, NEWER = r"^language_model\.model\.", "language_model."
+"""What the names of Mistral's weights begin with, in files of both ages."""
 
 
 class QwenLayers(Qwen3Model):  # type: ignore[misc]
@@ -49,7 +52,12 @@ class MistralLayers(Mistral3Model):  # type: ignore[misc]
     @classmethod
     def from_pretrained(cls, *where: Any, **options: Any) -> Any:
         """The same as of any other network. Files name the parts in an older way or in a newer one."""
-        return super().from_pretrained(*where, key_mapping={r"^language_model\.model\.": "language_model."}, **options)
+        return super().from_pretrained(*where, key_mapping={OLDER: NEWER}, **options)
+
+    @classmethod
+    def renamed(cls, name: str) -> str:
+        """What is called `name` in a file, in the newer way."""
+        return re.sub(OLDER, NEWER, name)
 
 
 def _to_qwen(prompt: str) -> list[dict[str, Any]]:

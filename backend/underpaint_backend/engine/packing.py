@@ -7,13 +7,12 @@ scale for each row, without which 8 bits are far too coarse for weights below 1/
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from ..models.headers import BadFile, Stored, read_header
@@ -101,25 +100,39 @@ def keep_packed(module: Any, packed: Packed) -> None:
     module.weight.data = empty
 
 
-class TensorFiles:
-    """The tensors in safetensors files, read one at a time and in pieces, without mapping the files."""
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that is read when it is wanted: of this shape, in the precision that it is asked for, on the CPU."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._places = {name: (path, stored) for path in paths for name, stored in _tensors(path)}
+    shape: tuple[int, ...]
+    read: Callable[[torch.dtype], Tensor]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
+    @classmethod
+    def of(cls, tensor: Tensor) -> Unread:
+        """A tensor that is here, or mapped from a file."""
+        whole = tensor.is_floating_point()
+        return cls(tuple(tensor.shape), lambda dtype: tensor.to(dtype) if whole else tensor)
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers they hold in all."""
-        return sum(math.prod(stored.shape) for _, stored in self._places.values())
 
-    def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A tensor in the precision `dtype`, on `device`."""
-        path, stored = self._places[name]
+def in_files(paths: Iterable[Path]) -> dict[str, Unread]:
+    """The tensors in safetensors files, by name, read one at a time and in pieces, without mapping the files.
+
+    Raises `BadFiles` if the header of one is damaged.
+    """
+    return {name: _unread(path, stored) for path in paths for name, stored in _tensors(path)}
+
+
+def numbers_in(tensors: Mapping[str, Unread]) -> int:
+    """How many numbers they hold in all."""
+    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def _unread(path: Path, stored: Stored) -> Unread:
+    def read(dtype: torch.dtype) -> Tensor:
         data = read_bytes(path, stored.begin, stored.size)
-        return data.view(_DTYPES[stored.dtype]).view(stored.shape).to(device, dtype)
+        return data.view(_DTYPES[stored.dtype]).view(stored.shape).to(dtype)
+
+    return Unread(tuple(stored.shape), read)
 
 
 PIECE = 16 << 20
@@ -159,32 +172,3 @@ def _tensors(path: Path) -> Iterator[tuple[str, Stored]]:
     except BadFile as error:
         raise BadFiles(f"{path.name}: {error}") from error
     return ((name, stored) for name, stored in header.tensors.items() if stored.dtype in _DTYPES)
-
-
-def streamed(cls: Any, config: Mapping[str, Any], files: TensorFiles, dtype: torch.dtype, pack: Pack) -> nn.Module:
-    """A network of diffusers whose layers are packed as they are read, so that it is never there as a whole.
-
-    Raises `BadFiles` if weights are missing.
-    """
-    with init_empty_weights(include_buffers=False):
-        network: nn.Module = cls.from_config(dict(config))
-    missing = [name for name, _ in network.named_parameters() if name not in files]
-    if missing:
-        raise BadFiles(f"it lacks {len(missing)} weights, such as {missing[0]}")
-    cpu = torch.device("cpu")
-
-    def reader(name: str) -> Callable[[], Tensor]:
-        return lambda: files.read(name, dtype, cpu)
-
-    for path, module in network.named_modules():
-        packs = isinstance(module, LAYERS)
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            read = reader(f"{path}.{name}".lstrip("."))
-            if packs and name == "weight" and parameter.numel() * dtype.itemsize >= SMALLEST:
-                module.weight = nn.Parameter(torch.zeros((), dtype=dtype).expand(parameter.shape), requires_grad=False)
-                keep_packed(module, pack(read))
-            else:
-                setattr(module, name, nn.Parameter(read(), requires_grad=False))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, buffer.to(dtype) if buffer.is_floating_point() else buffer)
-    return network.eval().requires_grad_(False)

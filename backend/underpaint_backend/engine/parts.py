@@ -11,7 +11,8 @@ from torch import nn
 
 from .device import Device, is_out_of_memory
 from .exceptions import BadFiles, EngineError
-from .packing import Pack, TensorFiles, in_fp8, in_ram, on_disk, pack_layers, streamed
+from .filling import streamed
+from .packing import Pack, in_files, in_fp8, in_ram, numbers_in, on_disk, pack_layers
 from .precision import BYTES, Storage, words_for
 from .quantisation import PACKS
 from .residency import Key, residency_for
@@ -182,7 +183,7 @@ class Parts:
     def _count(self, name: str) -> int:
         """How many numbers a network has; where nobody says, its files are in half precision as most are."""
         files = self.source.weight_files(name)
-        return TensorFiles(files).numbers if files else self.source.weight_bytes(name) // 2
+        return numbers_in(in_files(files)) if files else self.source.weight_bytes(name) // 2
 
     def _storage_of(self, name: str) -> Storage:
         if self._filed(name):
@@ -209,17 +210,18 @@ class Parts:
         if storage == Storage.PLAIN:
             plain: nn.Module = self._read(lambda: self.source.network(name, spec.cls, dtype))
             return plain
-        files = self._streamable(name)
-        pack = self._packing(storage, on_disk_too=files is not None)
-        if files is not None:
-            config = self.config(name)
-            network: nn.Module = self._read(lambda: streamed(spec.cls, config, files, dtype, pack))
-        else:
-            network = self._read(lambda: self.source.network(name, spec.cls, dtype))
-            pack_layers(network, pack)
-        return network
+        unread = self._read(lambda: self.source.unread(name, spec.cls, dtype))
+        pack = self._packing(storage, again=unread is not None)
+        if unread is not None:
+            network, weights = unread
+            streaming: nn.Module = self._read(lambda: streamed(name, network, weights, dtype, pack))
+            return streaming
+        whole: nn.Module = self._read(lambda: self.source.network(name, spec.cls, dtype))
+        pack_layers(whole, pack)
+        return whole
 
-    def _packing(self, storage: Storage, *, on_disk_too: bool) -> Pack:
+    def _packing(self, storage: Storage, *, again: bool) -> Pack:
+        """How weights are kept that can be read from the disk again, or cannot."""
         device = self.device.torch_device
         if storage in PACKS:
             return PACKS[storage](device)
@@ -227,16 +229,8 @@ class Parts:
             return in_fp8(device)
         if device.type != "cpu":
             return in_ram(device)
-        # What cannot be read from the disk piece by piece is at least made small.
-        return on_disk(device) if on_disk_too else in_fp8(device)
-
-    def _streamable(self, name: str) -> TensorFiles | None:
-        """The files of a network of diffusers, whose weights have the names of its parameters."""
-        if not hasattr(self._specs[name].cls, "from_config"):
-            return None
-        paths = self._read(lambda: self.source.weight_files(name))
-        files: TensorFiles | None = self._read(lambda: TensorFiles(paths)) if paths else None
-        return files
+        # What cannot be read again is at least made small.
+        return on_disk(device) if again else in_fp8(device)
 
     def looked_at(self, look: Callable[[], T]) -> T:
         """What `look` finds in configurations. Raises `BadFiles` for whatever odd ones make it raise."""

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from underpaint_protocol.errors import describe
 
 from ..models import extras
 from .device import Device, is_out_of_memory
-from .exceptions import BadFiles, EngineError
-from .packing import LAYERS, Pack, Packed, keep_packed
+from .exceptions import EngineError
+from .filling import filled
+from .packing import Pack, Packed, Unread
 from .precision import PACKED, Precision, Storage
-from .sources import refuse_gaps
 
 log = logging.getLogger(__name__)
 
@@ -112,19 +111,15 @@ class Quantised:
     shape: tuple[int, ...]
     place: Callable[[torch.device, torch.dtype], Packed]
 
-
-Weights: TypeAlias = Mapping[str, Tensor | Quantised]
-
-
-def empty(cls: Any, config: Mapping[str, Any]) -> nn.Module:
-    """A network of diffusers or transformers without its weights."""
-    plain = {name: value for name, value in config.items() if name != "quantization_config"}
-    with init_empty_weights(include_buffers=False):
-        network: nn.Module = cls.from_config(plain) if hasattr(cls, "from_config") else cls(cls.config_class(**plain))
-    return network
+    def read(self, dtype: torch.dtype) -> Tensor:
+        """Its numbers, on the CPU."""
+        return self.place(torch.device("cpu"), dtype).unpack()
 
 
-def filled(
+Weights: TypeAlias = Mapping[str, Unread | Quantised]
+
+
+def filled_as_stored(
     name: str, network: nn.Module, weights: Weights, dtype: torch.dtype, device: torch.device, *, waits: bool
 ) -> nn.Module:
     """The network `name` with its weights, those of its layers quantised as they are.
@@ -133,48 +128,11 @@ def filled(
 
     Raises `BadFiles` if weights are missing or of another shape.
     """
-    tied = set(getattr(network, "all_tied_weights_keys", None) or ())
-    refuse_gaps(name, sorted({key for key, _ in network.named_parameters()} - set(weights) - tied))
-    for path, module in network.named_modules():
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            full = f"{path}.{key}".lstrip(".")
-            if full not in weights:
-                continue
-            value = _fitted(name, full, weights[full], parameter.shape)
-            if isinstance(value, Tensor):
-                setattr(module, key, nn.Parameter(value.to(dtype), requires_grad=False))
-            elif isinstance(module, LAYERS) and key == "weight":
-                hold = torch.zeros((), dtype=dtype).expand(parameter.shape)
-                module.weight = nn.Parameter(hold, requires_grad=False)
-                keep_packed(module, _placed(value, device, dtype, waits=waits))
-            else:
-                whole = value.place(torch.device("cpu"), dtype).unpack().view(parameter.shape)
-                setattr(module, key, nn.Parameter(whole, requires_grad=False))
-        for key, buffer in list(module.named_buffers(recurse=False)):
-            value = weights.get(f"{path}.{key}".lstrip("."), buffer)
-            if isinstance(value, Tensor):
-                setattr(module, key, value.to(dtype) if value.is_floating_point() else value)
-    if tied:
-        network.tie_weights()  # type: ignore[operator]
-    return network.eval().requires_grad_(False)
 
+    def placed(weight: Unread | Quantised) -> Packed | None:
+        if isinstance(weight, Unread):
+            return None
+        place = weight.place
+        return Packed(0, lambda: place(device, dtype).unpack()) if waits else place(device, dtype)
 
-def _fitted(name: str, key: str, value: Tensor | Quantised, shape: torch.Size) -> Tensor | Quantised:
-    if tuple(value.shape) == tuple(shape):
-        return value
-    trailing = tuple(value.shape)
-    while len(trailing) > len(shape) and trailing[-1] == 1:  # a kernel of one pixel is a layer
-        trailing = trailing[:-1]
-    if trailing != tuple(shape):
-        raise BadFiles(f"{name}: {key} has the shape {tuple(value.shape)} and not {tuple(shape)}")
-    return value.view(shape) if isinstance(value, Tensor) else Quantised(trailing, value.place)
-
-
-def _placed(value: Quantised, device: torch.device, dtype: torch.dtype, *, waits: bool) -> Packed:
-    def restored(packed: Packed) -> Tensor:
-        return packed.unpack().view(value.shape)
-
-    if waits:
-        return Packed(0, lambda: restored(value.place(device, dtype)))
-    packed = value.place(device, dtype)
-    return Packed(packed.bytes, lambda: restored(packed))
+    return filled(name, network, weights, dtype, placed)

@@ -19,7 +19,7 @@ from ..models import extras
 from ..models.gguf import BLOCKS, PLAIN, GgufHeader
 from ..models.headers import read_header
 from .exceptions import BadFiles
-from .packing import Packed, read_bytes
+from .packing import Packed, Unread, read_bytes
 from .quantisation import Quantised, Weights, in_blocks
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -62,15 +62,14 @@ def read_gguf_tensors(path: Path, header: GgufHeader, names: Iterable[str]) -> d
 
 def from_gguf(tensors: Mapping[str, Tensor]) -> Weights:
     """What a network is made of, from tensors that a converter has given its names."""
-    return {name: _gguf(value) if hasattr(value, "quant_type") else value for name, value in tensors.items()}
+    return {name: _gguf(value) if hasattr(value, "quant_type") else Unread.of(value) for name, value in tensors.items()}
 
 
 def restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, all of them plain."""
-    cpu = torch.device("cpu")
     return {
-        name: value.place(cpu, torch.float32).unpack().view(value.shape) if isinstance(value, Quantised) else value
-        for name, value in from_gguf(tensors).items()
+        name: _gguf(value).read(torch.float32).view(_shape_of(value)) if hasattr(value, "quant_type") else value
+        for name, value in tensors.items()
     }
 
 
@@ -83,7 +82,11 @@ def _gguf(blocks: Any) -> Quantised:
         here = kept.to(device)
         return Packed(here.nbytes, lambda: dequantize_gguf_tensor(GGUFParameter(here, quant_type=kind)).to(dtype))
 
-    return Quantised(tuple(getattr(blocks, "whole", blocks.quant_shape)), place)
+    return Quantised(_shape_of(blocks), place)
+
+
+def _shape_of(blocks: Any) -> tuple[int, ...]:
+    return tuple(getattr(blocks, "whole", blocks.quant_shape))
 
 
 # safetensors
@@ -115,8 +118,8 @@ def from_torchao(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> Wei
     found, rest = unflatten_tensor_state_dict({k: v for k, v in tensors.items() if k not in bare}, dict(notes))
     if rest:
         raise BadFiles(f"it has {len(rest)} tensors that belong to nothing, such as {min(rest)}")
-    packed = {name: value if type(value) is Tensor else _torchao(value) for name, value in found.items()}
-    return {**bare, **packed}
+    tensors = {**bare, **found}
+    return {name: Unread.of(value) if type(value) is Tensor else _torchao(value) for name, value in tensors.items()}
 
 
 def _torchao(weight: Any) -> Quantised:
@@ -137,7 +140,7 @@ def from_bitsandbytes(tensors: Mapping[str, Tensor]) -> Weights:
         weight, mark, rest = name.partition(".weight.")
         if mark:
             states.setdefault(f"{weight}.weight", {})[rest] = value
-    found: dict[str, Tensor | Quantised] = {}
+    found: dict[str, Unread | Quantised] = {}
     for name, value in tensors.items():
         scales = tensors.get(f"{name.removesuffix('weight')}SCB")
         if name in states:
@@ -145,7 +148,7 @@ def from_bitsandbytes(tensors: Mapping[str, Tensor]) -> Weights:
         elif name.endswith(".weight") and value.dtype == torch.int8 and scales is not None:
             found[name] = _in_8_bits(name, value, scales)
         elif ".weight." not in name and not name.endswith((".SCB", ".weight_format")):
-            found[name] = value
+            found[name] = Unread.of(value)
     return found
 
 

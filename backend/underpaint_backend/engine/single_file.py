@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.loaders import single_file_utils
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors import safe_open
@@ -26,9 +25,11 @@ from ..models.headers import BadFile, Header
 from ..models.recognise import PACKS, Recognised, parts_in, recognise
 from ..models.schedulers import noted_in
 from .exceptions import BadFiles
-from .quantisation import empty, filled
+from .filling import empty, refuse_gaps
+from .packing import Unread
+from .quantisation import filled_as_stored
 from .quantised_files import from_gguf, read_gguf_tensors, restored
-from .sources import FolderSource, Source, refuse_gaps, stamp
+from .sources import FolderSource, Source, stamp
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "preprocessor_config.json", "processor_config.json")
 DENOISERS = ("unet", "transformer")
@@ -97,18 +98,24 @@ class SingleFileSource(Source):
             if not list((self.folder / name).glob("*.safetensors")):
                 raise BadFiles(f"{self.checkpoint.name} has no {name}, and no other {self.what.name} has one for it")
             return self._beside.network(name, cls, dtype)
-        config = self.config(name)
-        if issubclass(cls, CLIPTextModel | CLIPTextModelWithProjection):
-            with init_empty_weights():
-                network = cls(cls.config_class(**config))
-            converted = self._converted_text(name, network)
-        else:
-            with init_empty_weights():
-                network = cls.from_config(config)
-            converted = self._converted(name, cls, config, network)
-        _fill(name, network, converted, dtype)
+        network, weights = self._apart(name, cls)
+        _fill(name, network, weights, dtype)
         found: nn.Module = network.eval().requires_grad_(False)
         return found
+
+    def unread(self, name: str, cls: Any, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Unread]] | None:
+        if name not in self._parts:
+            return self._beside.unread(name, cls, dtype)
+        network, weights = self._apart(name, cls)  # which are mapped from the file, and take no room yet
+        return network, {key: Unread.of(weight) for key, weight in weights.items()}
+
+    def _apart(self, name: str, cls: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A network without its weights, and these, by its own names."""
+        config = self.config(name)
+        network = empty(cls, config)
+        if issubclass(cls, CLIPTextModel | CLIPTextModelWithProjection):
+            return network, self._converted_text(name, network)
+        return network, self._converted(name, cls, config, network)
 
     def tokenizer(self, name: str, cls: Any) -> Any:
         folder = self.folder / name
@@ -137,10 +144,8 @@ class SingleFileSource(Source):
     ) -> nn.Module:
         if name not in self._parts:
             return self._beside.quantised_network(name, cls, dtype, device, waits=waits)
-        config = self.config(name)
-        network = empty(cls, config)
-        weights = from_gguf(self._converted(name, cls, config, network))
-        return filled(name, network, weights, dtype, device, waits=waits)
+        network, weights = self._apart(name, cls)
+        return filled_as_stored(name, network, from_gguf(weights), dtype, device, waits=waits)
 
     def anonymous(self, words: str) -> str:
         return self._beside.anonymous(words).replace(str(self.checkpoint), self.checkpoint.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from ..models.extras import quantiser_of
 from ..models.headers import PICKLES, BadFile, read_header
 from ..models.selection import one_variant
 from .exceptions import BadFiles
+from .filling import empty, refuse_gaps, stored_names
+from .packing import Unread, in_files
+from .quantisation import filled_as_stored
+from .quantised_files import read_quantised
 
 
 class Source(ABC):
@@ -35,6 +39,13 @@ class Source(ABC):
     @abstractmethod
     def network(self, name: str, cls: Any, dtype: torch.dtype) -> nn.Module:
         """The network `name` of class `cls`, on the CPU, for inference only."""
+
+    @abstractmethod
+    def unread(self, name: str, cls: Any, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Unread]] | None:
+        """The same network without its weights, and these, each to be read when it is wanted.
+
+        None if they are not stored one by one as it needs them.
+        """
 
     @abstractmethod
     def tokenizer(self, name: str, cls: Any) -> Any:
@@ -114,6 +125,17 @@ class FolderSource(Source):
         found: nn.Module = network.eval().requires_grad_(False)
         return found
 
+    def unread(self, name: str, cls: Any, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Unread]] | None:
+        paths = self.weight_files(name)
+        if not paths or not (hasattr(cls, "from_config") or hasattr(cls, "config_class")):
+            return None
+        network = empty(cls, self.config(name))
+        if dtype == torch.float16 and getattr(network, "_keep_in_fp32_modules", None):
+            return None  # transformers knows which of its layers overflow.
+        renamed = getattr(cls, "renamed", str)
+        weights = _matched(network, {renamed(key): weight for key, weight in in_files(paths).items()})
+        return None if weights is None else (network, weights)
+
     def tokenizer(self, name: str, cls: Any) -> Any:
         return cls.from_pretrained(self._place(name), local_files_only=True)
 
@@ -136,11 +158,8 @@ class FolderSource(Source):
     def quantised_network(
         self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
     ) -> nn.Module:
-        from .quantisation import empty, filled
-        from .quantised_files import read_quantised
-
         weights = read_quantised(self.weight_files(name), self._quantiser(name))
-        return filled(name, empty(cls, self.config(name)), weights, dtype, device, waits=waits)
+        return filled_as_stored(name, empty(cls, self.config(name)), weights, dtype, device, waits=waits)
 
     def _quantiser(self, name: str) -> str:
         """Which library packed a network's weights; "" if none did."""
@@ -182,11 +201,14 @@ def stamp(path: Path) -> Hashable:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def refuse_gaps(name: str, missing: Sequence[str]) -> None:
-    """Raises `BadFiles` if a network's weights are not all there. Some buffers are made anew and never stored."""
-    lacking = sorted(key for key in missing if not key.endswith("position_ids"))
-    if lacking:
-        raise BadFiles(f"{name} lacks {len(lacking)} weights, such as {lacking[0]}")
+def _matched(network: nn.Module, weights: Mapping[str, Unread]) -> dict[str, Unread] | None:
+    """The weights by the names of a network's parameters, which the files may hold as a part of something larger."""
+    wanted = set(stored_names(network).values())
+    for prefix in ("", f"{getattr(network, 'base_model_prefix', '')}.", "text_model."):
+        bare = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+        if wanted <= bare.keys():
+            return bare
+    return None
 
 
 def _what_is_there_instead(folder: Path) -> str:

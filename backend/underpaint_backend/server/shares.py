@@ -31,7 +31,7 @@ class Shares:
 
     def with_another(self, owner: str, needs: Mapping[bytes, int], pictures: int) -> int:
         """What the jobs of `owner` would take with another one, of these tiles and of so many slots of pictures."""
-        tiles = self._tiles.get(owner, {})
+        tiles = self._tiles.get(owner, ())
         return self._slots[owner] + pictures + sum(slots for name, slots in needs.items() if name not in tiles)
 
     def add(self, job: Job, needs: Mapping[bytes, int]) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from underpaint_backend.engine.packing import Packed, bytes_of
-from underpaint_backend.engine.quantisation import Quantised, filled
+from underpaint_backend.engine.quantisation import Quantised, filled_as_stored
 from underpaint_backend.engine.quantised_files import from_gguf, read_gguf_tensors
 from underpaint_backend.engine.single_file import SingleFileSource
 from underpaint_backend.models.gguf import PLAIN, QUANTISED, TYPES, read_gguf
@@ -50,7 +50,7 @@ def test_numbers_are_restored_as_llama_cpp_restores_them(tmp_path: Path, kind: s
     value = from_gguf(read_gguf_tensors(path, header, ["a"]))["a"]
 
     expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType(number)).reshape(rows, columns)
-    found = value if isinstance(value, Tensor) else value.place(CPU, torch.float32).unpack()
+    found = value.read(torch.float32)
     assert np.isfinite(expected).all()
     assert np.abs(expected).max() > 0
     # diffusers multiplies in half precision
@@ -125,7 +125,7 @@ def test_a_weight_that_waits_comes_for_its_pass(tmp_path: Path) -> None:
 
     network = nn.Sequential(nn.Linear(8, 8, bias=False))
     weights = {"0.weight": Quantised((8, 8), place)}
-    filled("some", network, weights, torch.float32, CPU, waits=True)
+    filled_as_stored("some", network, weights, torch.float32, CPU, waits=True)
 
     assert (places, network[0].packed_bytes) == ([], 0)
     assert torch.equal(network(torch.ones(1, 8)), torch.full((1, 8), 8.0))

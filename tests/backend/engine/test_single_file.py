@@ -97,10 +97,7 @@ def test_a_file_is_the_same_model_as_a_folder(
     ("family", "build"), [("stable_diffusion", build_tiny), ("stable_diffusion_xl", build_tiny_xl)]
 )
 def test_a_file_is_kept_small(tmp_path: Path, family: str, build: Callable[[Path, int], Any], memory: Memory) -> None:
-    """In 8 bits it says what a folder in 8 bits says, near the plain model and not the same.
-
-    On a CPU, layers that would have to be read again from a file of another layout are kept in 8 bits, too.
-    """
+    """In 8 bits it says what a folder in 8 bits says, near the plain model. Fetched layer by layer it says the same."""
     folder = build(tmp_path / "folder", 4).folder
     save_file(original_sd(folder), tmp_path / "model.safetensors")
     file = SingleFileSource(tmp_path / "model.safetensors", without_weights(folder, tmp_path / "pack"))
@@ -110,11 +107,12 @@ def test_a_file_is_kept_small(tmp_path: Path, family: str, build: Callable[[Path
             return load(family, source)
 
     plain, small = kept(file, Memory()), kept(file, memory)
-    expected = denoised(kept(FolderSource(folder), Memory(precision="fp8")))
+    expected = denoised(kept(FolderSource(folder), memory))
     found = denoised(small)
 
     assert (found - expected).norm() / expected.norm() <= TOLERANCE
-    assert 100 * TOLERANCE < (found - denoised(plain)).norm() / expected.norm() < 0.2
+    change = (found - denoised(plain)).norm() / expected.norm()
+    assert 100 * TOLERANCE < change < 0.2 if memory.precision == "fp8" else change <= TOLERANCE
     assert bytes_of(small.parts["unet"]) < 0.4 * bytes_of(plain.parts["unet"])
 
 
