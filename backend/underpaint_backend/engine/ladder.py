@@ -104,7 +104,7 @@ class Ladder:
             self.parts.choose_storage()
             self._settle()
         self.parts.residency.alone = self._alone
-        self.parts.device.keep_freed(not self._reached)
+        self.parts.device.keep_freed(self._reached <= {Rung.EVICT})
         use_onednn(self._onednn)
 
     def attempt(self, effort: Effort, work: Callable[[], T]) -> T:

@@ -21,8 +21,9 @@ from typing import BinaryIO, TypeVar
 
 from .denials import denial_of
 from .exceptions import DownloadCancelled, ModelError
-from .hub import Busy, Denied, Hub, HubError, Line, NotReached, NotThere, Settings, Unreachable, cut_when
+from .hub import Busy, Denied, Hub, HubError, NotReached, NotThere, Settings, Unreachable
 from .layout import gap_in
+from .line import Line, cut_when
 from .locks import locked
 from .meter import Meter, Progress, in_gb
 from .offers import Offer, Source

@@ -21,13 +21,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from underpaint_protocol import __version__
 
 from .exceptions import DownloadCancelled
+from .line import Line, connect
 from .offers import COMMIT
 from .plain_json import parse_json
 from .store import RemoteFile, hub_home
@@ -147,46 +148,6 @@ class Tree:
     blobs: Mapping[str, str]
 
 
-class Line:
-    """One connection at a time, which another thread can cut: the one that says stop."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._socket: socket.socket | None = None
-
-    def use(self, connection: socket.socket | None) -> None:
-        """From now on `cut` cuts this one."""
-        with self._lock:
-            self._socket = connection
-
-    def cut(self) -> None:
-        """Whoever reads from the connection gets an error, or the end, at once."""
-        with self._lock:
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def cut_when(cancelled: Event, line: Line) -> Iterator[None]:
-    """Cut `line` as soon as the event is set, while this holds."""
-    over = Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            if cancelled.wait(0.02):
-                line.cut()
-                over.wait(0.02)  # and again: the next connection may be on its way already
-
-    watcher = Thread(target=watch, name="download-watch", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-
-
 class Hub:
     """Asks the hub of `settings`. Every method raises `HubError`, and `DownloadCancelled` if the line was cut."""
 
@@ -289,9 +250,9 @@ class Hub:
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
-            connection.connect()
+            connect(connection, self._cancelled)
         except OSError as error:
-            raise DownloadCancelled() if self._cancelled.is_set() else NotReached(_in_words(error)) from error
+            raise NotReached(_in_words(error)) from error
         try:
             self._line.use(connection.sock)
             connection.request("GET", target, headers=sent)

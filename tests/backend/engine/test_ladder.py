@@ -13,8 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from parities.tiny_flux2 import build_tiny_flux2
+from underpaint_backend import malloc
 from underpaint_backend.engine.cancel import Cancelled
-from underpaint_backend.engine.device import Device, open_device, use_onednn, uses_onednn
+from underpaint_backend.engine.device import KEPT, Device, open_device, use_onednn, uses_onednn
 from underpaint_backend.engine.exceptions import OutOfMemory
 from underpaint_backend.engine.ladder import NOTICES, Effort, Ladder, Rung
 from underpaint_backend.engine.library import Library, LoadedModel
@@ -199,6 +200,10 @@ def test_other_models_go_first(library: Library, entry: Entry, tmp_path: Path, m
     assert model.ladder.reached == {Rung.EVICT}
     assert "other" not in library
     assert notices == []
+    asked: list[int] = []
+    monkeypatch.setattr(malloc, "return_above", asked.append)
+    painted(model, PAINTING)
+    assert asked == [KEPT]  # the faster setting of the allocator, which only who climbs does without
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from underpaint_backend.models.download import MARGIN, Patience
+from underpaint_backend.models.download import MARGIN, Download, Patience
 from underpaint_backend.models.exceptions import DownloadCancelled
+from underpaint_backend.models.hub import Settings
+from underpaint_backend.models.store import Store
 
 from tests.backend.models.downloads import pull, refused, state
 from tests.backend.models.hub import StandIn
@@ -21,6 +24,7 @@ from tests.backend.models.things import (
     UNET,
     WANTED,
     download,
+    offer,
 )
 
 
@@ -50,6 +54,19 @@ def test_cancelling_in_the_middle(hub: StandIn, tmp_path: Path) -> None:
     pull(download(hub, tmp_path))
     assert hub.requests("cdn", "unet")[0].range == f"bytes={1 << 20}-"
     assert state(tmp_path) == "ready"
+
+
+def test_cancelling_while_it_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers at the address says nothing, and TLS never begins: nobody waits for that."""
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    cancelled = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = Download(offer(), Store(tmp_path), Settings(f"https://127.0.0.1:{silent.getsockname()[1]}"))
+        threading.Timer(0.3, cancelled.set).start()
+        began = time.monotonic()
+        with pytest.raises(DownloadCancelled):
+            pull(given, cancelled)
+        assert time.monotonic() - began < 3
 
 
 def test_cancelling_while_waiting_for_a_busy_hub(hub: StandIn, tmp_path: Path) -> None:

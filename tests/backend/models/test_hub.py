@@ -14,7 +14,8 @@ from threading import Event
 
 import pytest
 from underpaint_backend.models.exceptions import DownloadCancelled
-from underpaint_backend.models.hub import ENDPOINT, Busy, Denied, Hub, Line, Nonsense, Settings, Unreachable, settings
+from underpaint_backend.models.hub import ENDPOINT, Busy, Denied, Hub, Nonsense, Settings, Unreachable, settings
+from underpaint_backend.models.line import Line
 
 from tests.backend.models.hub import StandIn, stand_in
 from tests.backend.models.things import REPOSITORY, UNET, brush
