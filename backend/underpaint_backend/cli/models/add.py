@@ -12,8 +12,9 @@ from ...models import adding
 from ...models.catalog import default_roots, find_models
 from ...models.denials import denial_of
 from ...models.folders import file_table
-from ...models.hub import Denied, Hub, HubError, Line, NotReached, NotThere
+from ...models.hub import Denied, Hub, HubError, NotReached, NotThere
 from ...models.layout import parts_of, read_index, read_object, unlisted_in
+from ...models.line import Line
 from ...models.meter import in_gb
 from ...models.offers import Source, check_id
 from ...models.selection import lacking, needed
