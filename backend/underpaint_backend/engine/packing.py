@@ -7,8 +7,10 @@ scale for each row, without which 8 bits are far too coarse for weights below 1/
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -66,12 +68,12 @@ def on_disk(device: torch.device) -> Pack:
     return lambda read: Packed(0, lambda: read().to(device))
 
 
-def pack_layers(network: nn.Module, pack: Pack) -> None:
-    """Pack the weights of a network's layers."""
+def pack_layers(network: nn.Module, pack: Pack, device: torch.device) -> None:
+    """Pack the weights of a network's layers, which goes to `device`."""
     for module in network.modules():
         if isinstance(module, LAYERS) and module.weight.nbytes >= SMALLEST:
             weight = module.weight.data
-            keep_packed(module, pack(lambda weight=weight: weight))  # type: ignore[misc]
+            keep_packed(module, pack(lambda weight=weight: weight), device)  # type: ignore[misc]
 
 
 def bytes_of(network: nn.Module) -> int:
@@ -83,10 +85,13 @@ def bytes_of(network: nn.Module) -> int:
     return sum(storages.values()) + sum(getattr(module, "packed_bytes", 0) for module in network.modules())
 
 
-def keep_packed(module: Any, packed: Packed) -> None:
-    """Keep a layer's weight packed, but for the time of each of its passes."""
+def keep_packed(module: Any, packed: Packed, device: torch.device) -> None:
+    """Keep a layer's weight packed, but for the time of each of its passes.
+
+    The number that stands for it meanwhile is on `device` already: whoever moves it there makes a whole weight of it.
+    """
     with torch.inference_mode(False):
-        empty = torch.zeros((), dtype=module.weight.dtype, device=module.weight.device).expand(module.weight.shape)
+        empty = torch.zeros((), dtype=module.weight.dtype, device=device).expand(module.weight.shape)
     module.packed_bytes = packed.bytes
 
     def unpack(module: Any, inputs: Any) -> None:
@@ -97,7 +102,7 @@ def keep_packed(module: Any, packed: Packed) -> None:
 
     module.register_forward_pre_hook(unpack)
     module.register_forward_hook(forget, always_call=True)
-    module.weight.data = empty
+    module.weight = nn.Parameter(empty, requires_grad=False)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def in_files(paths: Iterable[Path]) -> dict[str, Unread]:
 
     Raises `BadFiles` if the header of one is damaged.
     """
-    return {name: _unread(path, stored) for path in paths for name, stored in _tensors(path)}
+    return {name: in_file(path, stored) for path in paths for name, stored in _tensors(path)}
 
 
 def numbers_in(tensors: Mapping[str, Unread]) -> int:
@@ -127,12 +132,40 @@ def numbers_in(tensors: Mapping[str, Unread]) -> int:
     return sum(math.prod(tensor.shape) for tensor in tensors.values())
 
 
-def _unread(path: Path, stored: Stored) -> Unread:
+def in_file(path: Path, stored: Stored) -> Unread:
+    """A tensor of floating point numbers that lies somewhere in a file."""
+
     def read(dtype: torch.dtype) -> Tensor:
         data = read_bytes(path, stored.begin, stored.size)
         return data.view(_DTYPES[stored.dtype]).view(stored.shape).to(dtype)
 
     return Unread(tuple(stored.shape), read)
+
+
+def located(path: Path, tensors: Mapping[str, tuple[Tensor, Stored]], views: Mapping[str, Tensor]) -> dict[str, Unread]:
+    """What was made of `tensors`, which are mapped from the file, each to be read from its place there.
+
+    Of what is no view of one of them, there is a copy.
+    """
+    places = sorted(((tensor.data_ptr(), stored) for tensor, stored in tensors.values()), key=itemgetter(0))
+    starts = [start for start, _ in places]
+    found: dict[str, Unread] = {}
+    for name, view in views.items():
+        start, stored = places[max(0, bisect_right(starts, view.data_ptr()) - 1)]
+        offset = view.data_ptr() - start
+        if not (view.numel() and 0 <= offset < stored.size and _DTYPES.get(stored.dtype) == view.dtype):
+            found[name] = Unread.of(view.clone())
+        elif view.is_contiguous():
+            part = replace(stored, shape=tuple(view.shape), begin=stored.begin + offset, size=view.nbytes)
+            found[name] = in_file(path, part)
+        else:
+            found[name] = _strided(in_file(path, stored), view, offset // view.element_size())
+    return found
+
+
+def _strided(whole: Unread, view: Tensor, offset: int) -> Unread:
+    shape, stride = tuple(view.shape), view.stride()
+    return Unread(shape, lambda dtype: whole.read(dtype).flatten().as_strided(shape, stride, offset))
 
 
 PIECE = 16 << 20

@@ -214,10 +214,12 @@ class Parts:
         pack = self._packing(storage, again=unread is not None)
         if unread is not None:
             network, weights = unread
-            streaming: nn.Module = self._read(lambda: streamed(name, network, weights, dtype, pack))
+            streaming: nn.Module = self._read(
+                lambda: streamed(name, network, weights, dtype, self.device.torch_device, pack)
+            )
             return streaming
         whole: nn.Module = self._read(lambda: self.source.network(name, spec.cls, dtype))
-        pack_layers(whole, pack)
+        pack_layers(whole, pack, self.device.torch_device)
         return whole
 
     def _packing(self, storage: Storage, *, again: bool) -> Pack:

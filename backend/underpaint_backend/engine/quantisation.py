@@ -135,4 +135,4 @@ def filled_as_stored(
         place = weight.place
         return Packed(0, lambda: place(device, dtype).unpack()) if waits else place(device, dtype)
 
-    return filled(name, network, weights, dtype, placed)
+    return filled(name, network, weights, dtype, device, placed)

@@ -25,8 +25,8 @@ from ..models.headers import BadFile, Header
 from ..models.recognise import PACKS, Recognised, parts_in, recognise
 from ..models.schedulers import noted_in
 from .exceptions import BadFiles
-from .filling import empty, refuse_gaps
-from .packing import Unread
+from .filling import empty, filled
+from .packing import Unread, located
 from .quantisation import filled_as_stored
 from .quantised_files import from_gguf, read_gguf_tensors, restored
 from .sources import FolderSource, Source, stamp
@@ -98,24 +98,24 @@ class SingleFileSource(Source):
             if not list((self.folder / name).glob("*.safetensors")):
                 raise BadFiles(f"{self.checkpoint.name} has no {name}, and no other {self.what.name} has one for it")
             return self._beside.network(name, cls, dtype)
-        network, weights = self._apart(name, cls)
-        _fill(name, network, weights, dtype)
-        found: nn.Module = network.eval().requires_grad_(False)
-        return found
+        network, weights = self._apart(name, cls, dtype)
+        return filled(name, network, weights, dtype, torch.device("cpu"), lambda _: None)
 
     def unread(self, name: str, cls: Any, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Unread]] | None:
         if name not in self._parts:
             return self._beside.unread(name, cls, dtype)
-        network, weights = self._apart(name, cls)  # which are mapped from the file, and take no room yet
-        return network, {key: Unread.of(weight) for key, weight in weights.items()}
+        # What is restored from a GGUF file is here already.
+        return None if isinstance(self.header, GgufHeader) else self._apart(name, cls, dtype)
 
-    def _apart(self, name: str, cls: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+    def _apart(self, name: str, cls: Any, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Unread]]:
         """A network without its weights, and these, by its own names."""
-        config = self.config(name)
-        network = empty(cls, config)
-        if issubclass(cls, CLIPTextModel | CLIPTextModelWithProjection):
-            return network, self._converted_text(name, network)
-        return network, self._converted(name, cls, config, network)
+        network, stored = empty(cls, self.config(name), dtype), self._read(name)
+        found = self._converted(name, cls, network, stored)
+        if isinstance(self.header, GgufHeader):
+            return network, {key: Unread.of(value) for key, value in found.items()}
+        # They are mapped from the file until here, and whoever wrote it anew would take them away.
+        tensors = {tensor: (value, self.header.tensors[tensor]) for tensor, value in stored.items()}
+        return network, located(self.checkpoint, tensors, found)
 
     def tokenizer(self, name: str, cls: Any) -> Any:
         folder = self.folder / name
@@ -144,8 +144,9 @@ class SingleFileSource(Source):
     ) -> nn.Module:
         if name not in self._parts:
             return self._beside.quantised_network(name, cls, dtype, device, waits=waits)
-        network, weights = self._apart(name, cls)
-        return filled_as_stored(name, network, from_gguf(weights), dtype, device, waits=waits)
+        network = empty(cls, self.config(name), dtype)
+        weights = from_gguf(self._converted(name, cls, network, self._read(name)))
+        return filled_as_stored(name, network, weights, dtype, device, waits=waits)
 
     def anonymous(self, words: str) -> str:
         return self._beside.anonymous(words).replace(str(self.checkpoint), self.checkpoint.name)
@@ -174,48 +175,37 @@ class SingleFileSource(Source):
         with safe_open(self.checkpoint, framework="pt") as file:
             return {tensor: file.get_tensor(tensor) for tensor in self._tensors(name)}
 
-    def _converted(self, name: str, cls: Any, config: dict[str, Any], network: nn.Module) -> dict[str, Tensor]:
-        """The weights of a part of diffusers', by its own names."""
-        weights, prefix = self._read(name), self._parts[name]
+    def _converted(self, name: str, cls: Any, network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a part, by the names of diffusers or transformers."""
+        if issubclass(cls, CLIPTextModel | CLIPTextModelWithProjection):
+            return self._converted_text(name, network, weights)
+        prefix = self._parts[name]
         bare = {tensor.removeprefix(prefix): value for tensor, value in weights.items()}
         if set(network.state_dict()) <= set(bare):
             return bare
         known = [entry for loadable, entry in SINGLE_FILE_LOADABLE_CLASSES.items() if loadable == cls.__name__]
         if not known:
             raise BadFiles(f"{name} cannot come from a single file")
-        convert = known[0]["checkpoint_mapping_fn"]
+        convert, config = known[0]["checkpoint_mapping_fn"], self.config(name)
         try:
             # The converters of UNets and VAEs look for the prefix themselves; those of transformers stumble over it.
-            found: dict[str, Tensor] = convert(checkpoint=bare if name == "transformer" else weights, config=config)
+            given = bare if name == "transformer" else dict(weights)
+            found: dict[str, Tensor] = convert(checkpoint=given, config=config)
         except (KeyError, IndexError) as error:
             raise BadFiles(f"{name} lacks weights, such as {error}") from error
         return found
 
-    def _converted_text(self, name: str, network: nn.Module) -> dict[str, Tensor]:
-        """The weights of a text encoder, by the names of transformers."""
-        weights, prefix = self._read(name), self._parts[name]
+    def _converted_text(self, name: str, network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if name == "text_encoder_2":
-            found: dict[str, Tensor] = single_file_utils.convert_open_clip_checkpoint(network, weights, prefix=prefix)
+            prefix = self._parts[name]
+            found: dict[str, Tensor] = single_file_utils.convert_open_clip_checkpoint(
+                network, dict(weights), prefix=prefix
+            )
         else:
-            found = single_file_utils.convert_ldm_clip_checkpoint(weights)
+            found = single_file_utils.convert_ldm_clip_checkpoint(dict(weights))
         if not hasattr(network, "text_model"):
             found = {tensor.removeprefix("text_model."): value for tensor, value in found.items()}
         return found
-
-
-def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Give a network without numbers its weights.
-
-    Raises `BadFiles` if they are not all there or of another shape.
-    """
-    wanted = network.state_dict()
-    refuse_gaps(name, sorted(set(wanted) - set(weights)))
-    for tensor, place in wanted.items():
-        if weights[tensor].shape != place.shape:
-            is_there, should = tuple(weights[tensor].shape), tuple(place.shape)
-            raise BadFiles(f"{name}: {tensor} has the shape {is_there} and not {should}")
-    cast = {key: weights[key].to(dtype) if weights[key].is_floating_point() else weights[key] for key in wanted}
-    network.load_state_dict(cast, assign=True)
 
 
 def _clip_tokenizer(cls: Any, config: dict[str, Any]) -> Any:

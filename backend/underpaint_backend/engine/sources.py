@@ -16,7 +16,7 @@ from ..models.extras import quantiser_of
 from ..models.headers import PICKLES, BadFile, read_header
 from ..models.selection import one_variant
 from .exceptions import BadFiles
-from .filling import empty, refuse_gaps, stored_names
+from .filling import empty, is_of_diffusers, keeps_some_exact, needed, refuse_gaps, stored_names
 from .packing import Unread, in_files
 from .quantisation import filled_as_stored
 from .quantised_files import read_quantised
@@ -129,12 +129,16 @@ class FolderSource(Source):
         paths = self.weight_files(name)
         if not paths or not (hasattr(cls, "from_config") or hasattr(cls, "config_class")):
             return None
-        network = empty(cls, self.config(name))
-        if dtype == torch.float16 and getattr(network, "_keep_in_fp32_modules", None):
-            return None  # transformers knows which of its layers overflow.
+        network = empty(cls, self.config(name), dtype)
+        if keeps_some_exact(network, dtype):
+            return None
         renamed = getattr(cls, "renamed", str)
         weights = _matched(network, {renamed(key): weight for key, weight in in_files(paths).items()})
-        return None if weights is None else (network, weights)
+        if weights.keys() >= needed(network):
+            return network, weights
+        if is_of_diffusers(cls):
+            refuse_gaps(name, needed(network) - weights.keys())
+        return None  # transformers may know by which names they go there.
 
     def tokenizer(self, name: str, cls: Any) -> Any:
         return cls.from_pretrained(self._place(name), local_files_only=True)
@@ -159,7 +163,7 @@ class FolderSource(Source):
         self, name: str, cls: Any, dtype: torch.dtype, device: torch.device, *, waits: bool
     ) -> nn.Module:
         weights = read_quantised(self.weight_files(name), self._quantiser(name))
-        return filled_as_stored(name, empty(cls, self.config(name)), weights, dtype, device, waits=waits)
+        return filled_as_stored(name, empty(cls, self.config(name), dtype), weights, dtype, device, waits=waits)
 
     def _quantiser(self, name: str) -> str:
         """Which library packed a network's weights; "" if none did."""
@@ -201,14 +205,16 @@ def stamp(path: Path) -> Hashable:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _matched(network: nn.Module, weights: Mapping[str, Unread]) -> dict[str, Unread] | None:
+def _matched(network: nn.Module, weights: Mapping[str, Unread]) -> dict[str, Unread]:
     """The weights by the names of a network's parameters, which the files may hold as a part of something larger."""
-    wanted = set(stored_names(network).values())
-    for prefix in ("", f"{getattr(network, 'base_model_prefix', '')}.", "text_model."):
-        bare = {name.removeprefix(prefix): weight for name, weight in weights.items()}
-        if wanted <= bare.keys():
-            return bare
-    return None
+    wanted = needed(network)
+    prefixes = ("", f"{getattr(network, 'base_model_prefix', '')}.", "text_model.")
+    named = ({name.removeprefix(prefix): weight for name, weight in weights.items()} for prefix in prefixes)
+    best = max(named, key=lambda found: len(wanted & found.keys()))
+    for other, source in stored_names(network).items():
+        if source not in best and other in best:  # of what is there under two names, they have the other one
+            best[source] = best[other]
+    return best
 
 
 def _what_is_there_instead(folder: Path) -> str:

@@ -71,9 +71,9 @@ def connect(connection: HTTPConnection, cancelled: Event) -> None:
             attempt.set_result(None)
 
     Thread(target=run, name="download-connect", daemon=True).start()
-    while not attempt.done():
-        if cancelled.is_set():
-            attempt.add_done_callback(lambda _: connection.close())
-            raise DownloadCancelled
-        wait([attempt], timeout=PATIENCE)
+    while not cancelled.is_set() and not wait([attempt], timeout=PATIENCE).done:
+        pass
+    if cancelled.is_set():
+        attempt.add_done_callback(lambda _: connection.close())
+        raise DownloadCancelled
     attempt.result()
