@@ -161,13 +161,14 @@ class Book:
         """See to room for a request of `owner` and its pictures, beside all that other jobs need and will need.
 
         Results that nobody came for have to go if that helps, but not of who takes less than `owner`. False if there is
-        no room all the same, or if the jobs of `owner` would leave less to all others than they take; nothing is
-        forgotten then.
+        no room all the same, or if there are other owners and the jobs of `owner` would leave less to them than they
+        take.
         """
         shares, pictures = self.pixels.shares, self.pixels.slots_of_results(request)
         would = shares.with_another(owner, found.needs, pictures)
         others = sum(shares.all().values()) - shares.of(owner)
-        if shares.of(owner) and would > self.pixels.slots - others - would:
+        has_others = any(session.owner != owner for session in self.sessions.values())
+        if has_others and shares.of(owner) and would > self.pixels.slots - others - would:
             return False
         while (short := self.pixels.shortage(found, pictures)) > 0:
             if not self._make_way(short, owner, would - shares.of(owner)):
