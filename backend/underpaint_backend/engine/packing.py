@@ -72,8 +72,7 @@ def pack_layers(network: nn.Module, pack: Pack, device: torch.device) -> None:
     """Pack the weights of a network's layers, which goes to `device`."""
     for module in network.modules():
         if isinstance(module, LAYERS) and module.weight.nbytes >= SMALLEST:
-            weight = module.weight.data
-            keep_packed(module, pack(lambda weight=weight: weight), device)  # type: ignore[misc]
+            keep_packed(module, pack(module.weight.detach), device)
 
 
 def bytes_of(network: nn.Module) -> int:

@@ -380,7 +380,7 @@ class Book:
                 return
 
     def _over(self) -> Iterator[Job]:
-        """Those of them that may go: whose end is not told yet is waited for, and would never be heard of."""
+        """Ended jobs that may go: whose end is not told yet is waited for, and would never be heard of."""
         late = self._late.jobs()
         return (job for job in self._ended() if job not in self._ending and job not in late)
 
