@@ -11,7 +11,7 @@ import secrets
 import time
 from asyncio import Future
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -157,23 +157,30 @@ class Book:
         """Whether the store has room for a request and its pictures, if there were nothing else."""
         return sum(found.needs.values()) + self.pixels.slots_of_results(request) <= self.pixels.slots
 
-    def make_room(self, owner: str, found: Found, request: Request) -> bool:
-        """See to room for a request of `owner` and its pictures, beside all that other jobs need and will need.
+    def find_room(
+        self, owner: str, found: Found, request: Request, instead_of: Job | None = None
+    ) -> Sequence[Job] | None:
+        """The ended jobs that will have to go so that a request of `owner` and its pictures have room.
 
-        Results that nobody came for have to go if that helps, but not of who takes less than `owner`. False if there is
-        no room all the same, or if there are other owners and the jobs of `owner` would leave less to them than they
-        take.
+        That is beside all that other jobs need and will need, but for `instead_of`, which ends once this one is
+        accepted. Results that nobody came for go if that helps, but not of who takes less than `owner`. None if there
+        is no room all the same, or if the jobs of `owner` would leave less to others than they take.
         """
         shares, pictures = self.pixels.shares, self.pixels.slots_of_results(request)
-        would = shares.with_another(owner, found.needs, pictures)
-        others = sum(shares.all().values()) - shares.of(owner)
+        with shares.without(instead_of):
+            before = shares.of(owner)
+            mine, everyone = shares.with_another(owner, found.needs, pictures)
         has_others = any(session.owner != owner for session in self.sessions.values())
-        if has_others and shares.of(owner) and would > self.pixels.slots - others - would:
-            return False
-        while (short := self.pixels.shortage(found, pictures)) > 0:
-            if not self._make_way(short, owner, would - shares.of(owner)):
-                return False
-        return True
+        if has_others and before and mine > self.pixels.slots - everyone:
+            return None
+        short = self.pixels.shortage(found.needs, pictures, instead_of)
+        return self._leaving(short, found.needs, owner, mine - before)
+
+    def make_way(self, leaving: Iterable[Job]) -> None:
+        """Forget ended jobs whose pictures stand in the way of what is coming."""
+        for job in leaving:
+            log.warning("there is no room; %r, which nobody came for, is forgotten", job)
+            self.forget(job)
 
     # The life of a job
 
@@ -270,8 +277,10 @@ class Book:
             except DiskFull:
                 raise
             except StoreFull:
-                if not self._make_way(1):
+                leaving = self._leaving(self.pixels.shortage_for(tile), (tile.name,))
+                if leaving is None:
                     raise
+                self.make_way(leaving)
 
     # What only this module does
 
@@ -355,18 +364,18 @@ class Book:
 
     def _takes(self) -> Counter[str]:
         """How many slots of the store each owner has and will have: for jobs, and for results that wait."""
-        takes = self.pixels.shares.all()
+        takes = self.pixels.shares.by_owner()
         for job in self._ended():
             takes[job.session.owner] += job.slots_of_results
         return takes
 
-    def _make_way(self, short: int, asker: str | None = None, more: int = 0) -> bool:
-        """Forget results that nobody came for; false if that would not give `short` slots back, or not fairly."""
-        leaving = leaving_for_room(self._over(), self._takes(), short, asker, more)
-        for job in leaving:
-            log.warning("there is no room; %r, which nobody came for, is forgotten", job)
-            self.forget(job)
-        return bool(leaving)
+    def _leaving(
+        self, short: int, needed: Container[bytes], asker: str | None = None, more: int = 0
+    ) -> Sequence[Job] | None:
+        """The ended jobs that have to go to give `short` slots back; None if that is not to be had, or not fairly."""
+        if short <= 0:
+            return ()
+        return leaving_for_room(self._over(), self._takes(), self.pixels.return_of(needed), short, asker, more)
 
     def _keep_within_bounds(self, last: Job) -> None:
         """One token does not fill the journal for all: what ended before `last` goes."""
@@ -381,8 +390,7 @@ class Book:
 
     def _over(self) -> Iterator[Job]:
         """Ended jobs that may go: whose end is not told yet is waited for, and would never be heard of."""
-        late = self._late.jobs()
-        return (job for job in self._ended() if job not in self._ending and job not in late)
+        return (job for job in self._ended() if job not in self._ending and not self._late.has(job))
 
     def _ended(self) -> Iterator[Job]:
         """Jobs that have ended and wait to be acknowledged."""

@@ -289,7 +289,12 @@ class Connection:
             reason = self._reason_to_refuse(submit.request) or self._reason_in(found, submit.request)
             if reason is not None:
                 break
+            leaving = self._book.find_room(self.owner, found, submit.request, self._superseded_by(submit))
+            if leaving is None:
+                reason = describe("storage_full")
+                break
             if found.missing:
+                self._book.make_way(leaving)  # For its pictures too: others, who need room as well, send meanwhile.
                 self.outbox.put(Missing(tuple(found.missing[:MAX_TILES]), job=submit.job))
                 return
             with contextlib.suppress(MissingTile):  # It went between the two.
@@ -312,13 +317,11 @@ class Connection:
         return reason
 
     def _reason_in(self, found: Found, request: Request) -> ErrorInfo | None:
-        """Why a job cannot be done with what there is of its tiles, and of room."""
+        """Why a job can never be done with what there is of its tiles, and of room."""
         if not found.fit:
             return describe("bad_tile", detail="a tile has another size than its place in the picture")
         if not self._book.could_hold(found, request):
             return describe("too_many_pixels", detail="with its picture it has no room in what the daemon keeps")
-        if not self._book.make_room(self.owner, found, request):
-            return describe("storage_full")
         return None
 
     def _models(self) -> Mapping[str, Model]:
@@ -342,9 +345,14 @@ class Connection:
         await self._supersede(submit)
 
     async def _supersede(self, submit: Submit) -> None:
-        older = self.session.jobs.get(submit.supersedes or "")
-        if older is not None and not older.state.ended:
+        older = self._superseded_by(submit)
+        if older is not None:
             await self._house.queue.cancel(older)
+
+    def _superseded_by(self, submit: Submit) -> Job | None:
+        """The job that is to end when this one is accepted."""
+        older = self.session.jobs.get(submit.supersedes or "")
+        return None if older is None or older.state.ended else older
 
     # What goes out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from asyncio import Future, Lock
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -50,20 +51,18 @@ class LateWrites:
     """All that is yet to be written down. Everything is called on the event loop."""
 
     def __init__(self) -> None:
-        self._waiting: list[_Late] = []
+        self._waiting: deque[_Late] = deque()
+        self._jobs: Counter[Job] = Counter()
+        """Of each job, how much waits."""
         self._catching_up = Lock()
 
     def has(self, job: Job) -> bool:
         """Whether something of this job waits."""
-        return any(late.job is job for late in self._waiting)
+        return job in self._jobs
 
     def has_namesake(self, job: Job) -> bool:
         """Whether something waits of an earlier job of the same session with the same id."""
-        return any(late.job.session is job.session and late.job.id == job.id for late in self._waiting)
-
-    def jobs(self) -> set[Job]:
-        """The jobs of which something waits."""
-        return {late.job for late in self._waiting}
+        return any(late.session is job.session and late.id == job.id for late in self._jobs)
 
     async def write(self, job: Job, write: Callable[[], Future[None]], entry: Entry | None = None) -> None:
         """Write something down and tell it then, or later if that fails, or if something of the job waits already."""
@@ -71,15 +70,16 @@ class LateWrites:
         if not self.has(job) and await late.is_written(logging.ERROR):
             late.tell()
         else:
-            self._waiting.append(late)
+            self._append(late)
 
     def append(self, job: Job, write: Callable[[], Future[None]]) -> None:
         """Write something down later."""
-        self._waiting.append(_Late(job, write))
+        self._append(_Late(job, write))
 
     def forget(self, job: Job) -> None:
         """Nothing of this job needs to be written down any more."""
-        self._waiting = [late for late in self._waiting if late.job is not job]
+        if self._jobs.pop(job, 0):
+            self._waiting = deque(late for late in self._waiting if late.job is not job)
 
     async def catch_up(self) -> None:
         """Write down what waits, as far as the journal takes it, and tell it; tell anyway what waits for too long."""
@@ -87,7 +87,14 @@ class LateWrites:
             while self._waiting and await (late := self._waiting[0]).is_written():
                 late.tell()
                 if self._waiting and self._waiting[0] is late:
-                    self._waiting.pop(0)
+                    self._waiting.popleft()
+                    self._jobs[late.job] -= 1
+                    if not self._jobs[late.job]:
+                        del self._jobs[late.job]
         for late in self._waiting:
             if time.monotonic() - late.since > TOLD_ANYWAY:
                 late.tell()
+
+    def _append(self, late: _Late) -> None:
+        self._waiting.append(late)
+        self._jobs[late.job] += 1

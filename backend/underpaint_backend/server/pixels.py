@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from underpaint_protocol.exceptions import TileError
 from underpaint_protocol.messages import Image, Request, Result, Tile
 from underpaint_protocol.tiles import cells
 
+from .farewells import Return
 from .sessions import Job
 from .shares import Shares
 from .tiles import BadTile, TileStore
@@ -100,10 +101,21 @@ class Pixels:
         """Of how many slots the store is."""
         return self._store.slots
 
-    def shortage(self, found: Found, pictures: int) -> int:
-        """How many slots too few there are for what was looked at and so many more, beside what jobs need and make."""
-        coming = sum(job.slots_to_come for job in self.shares)
-        return self._store.shortage(found.needs, coming + pictures)
+    def shortage(self, needs: Mapping[bytes, int], pictures: int, instead_of: Job | None = None) -> int:
+        """How many slots too few there are for these tiles and so many more, beside what jobs need and make.
+
+        What the job `instead_of` would still make is never made.
+        """
+        coming = sum(job.slots_to_come for job in self.shares if job is not instead_of)
+        return self._store.shortage(needs, coming + pictures)
+
+    def shortage_for(self, tile: Tile) -> int:
+        """How many slots too few there are for a tile now, whatever jobs will make."""
+        return self._store.shortage({tile.name: self._store.slots_for(tile.size)})
+
+    def return_of(self, needed: Container[bytes] = ()) -> Return:
+        """A reckoning of what comes back if results go; of tiles that are `needed` all the same nothing does."""
+        return Return(self._store.pinned, needed)
 
     def slots_of_results(self, request: Request) -> int:
         """How many slots the pictures take that are made for a request."""
@@ -121,12 +133,12 @@ class Pixels:
         Raises `MissingTile`, and keeps none then.
         """
         try:
-            self._store.pin(job.tiles)
+            needs = self._store.pin(job.tiles)
         except KeyError:
             raise MissingTile from None
-        job.request_pins = job.tiles
+        job.request_pins = tuple(needs)
         job.slots_of_all_results = self.slots_of_results(job.submit.request)
-        self.shares.add(job, {name: self._store.slots_for(self._store.size_of(name) or 0) for name in job.tiles})
+        self.shares.add(job, needs)
 
     def release_request(self, job: Job) -> None:
         """No worker needs the tiles of the job's request any more. Twice does no harm."""

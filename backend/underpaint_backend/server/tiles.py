@@ -4,8 +4,9 @@ A tile is up to 512 KiB of raw pixels, and its name is a hash of them. It lies i
 was used least recently goes when all slots are taken; what is pinned stays.
 
 What is where lies in memory too, and its lock is never held while the disk is touched or content is hashed: `missing`,
-`size_of`, `pin` and `unpin` are called on the event loop, which must not wait for a disk. A name whose tile is written
-at this moment is *busy*: it is not here yet, and whoever wants to write it too waits until that is settled.
+`size_of`, `shortage`, `pinned`, `pin` and `unpin` are called on the event loop, which must not wait for a disk. A name
+whose tile is written at this moment is *busy*: it is not here yet, and whoever wants to write it too waits until that
+is settled.
 """
 
 from __future__ import annotations
@@ -139,10 +140,15 @@ class TileStore:
             self._forget(name, tile)
         return data
 
-    def pin(self, names: Iterable[bytes]) -> None:
+    def pinned(self, names: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Of those of `names` that are here and pinned: how often, and how many slots each takes. Memory only."""
+        with self._settled:
+            return {name: (self._pins[name], len(self._pinned[name].slots)) for name in names if name in self._pinned}
+
+    def pin(self, names: Iterable[bytes]) -> dict[bytes, int]:
         """Keep tiles until they are unpinned as often as pinned; a name counts once per call. Memory only.
 
-        Raises `KeyError` with the first name that is not here, and pins nothing then.
+        Returns how many slots each takes. Raises `KeyError` with the first name that is not here, without pinning any.
         """
         wanted = dict.fromkeys(names)
         with self._settled:
@@ -153,6 +159,7 @@ class TileStore:
                 self._pins[name] += 1
                 if self._pins[name] == 1:
                     self._insert(name, self._loose.pop(name))
+            return {name: len(self._pinned[name].slots) for name in wanted}
 
     def unpin(self, names: Iterable[bytes]) -> None:
         """Undo one `pin` of these names; the tiles count as used. Memory only.

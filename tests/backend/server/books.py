@@ -76,7 +76,7 @@ async def nothing_is_kept(book: Book, room: int = ROOM) -> bool:
     """Whether a picture that takes the whole store has room in it: no job needs a tile."""
     side = math.isqrt(room // 4)
     whole, _ = image_of(side, side, 4, os.urandom(room))
-    return book.pixels.shortage(await book.pixels.look([whole]), 0) <= 0
+    return book.pixels.shortage((await book.pixels.look([whole])).needs, 0) <= 0
 
 
 async def painted(book: Book, job: Job, shade: int = 1) -> Result:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from underpaint_backend.server.book import Book
+from underpaint_backend.server.journal import JournalError
 from underpaint_backend.server.outbox import Outbox
 from underpaint_backend.server.pixels import Found, MissingTile
-from underpaint_backend.server.sessions import Job
+from underpaint_backend.server.sessions import Job, Session
 from underpaint_backend.server.tiles import DiskFull, StoreFull, TileStore
 from underpaint_protocol.encodings import encode
 from underpaint_protocol.errors import describe
@@ -119,8 +120,8 @@ async def test_pixels_know_their_places_and_their_room(tmp_path: Path, monkeypat
         assert await book.pixels.look([IMAGE]) == Found([], fit=True, needs=picture)
         assert not (await book.pixels.look([replace(MASK, tiles=IMAGE.tiles)])).fit
         assert await book.pixels.look([IMAGE, MASK]) == Found([*MASK_TILES], fit=True, needs={**picture, **mask})
-        assert book.pixels.shortage(await book.pixels.look([IMAGE, IMAGE]), 1) == 0  # of five slots
-        assert book.pixels.shortage(await book.pixels.look([IMAGE, other]), 0) == 3
+        assert book.pixels.shortage((await book.pixels.look([IMAGE, IMAGE])).needs, 1) == 0  # of five slots
+        assert book.pixels.shortage((await book.pixels.look([IMAGE, other])).needs, 0) == 3
         assert not book.could_hold(await book.pixels.look([IMAGE, MASK]), REQUEST)  # whose picture takes four, too
         assert book.could_hold(await book.pixels.look([MASK]), REQUEST)
 
@@ -168,6 +169,17 @@ async def test_a_tile_of_a_result_that_is_evicted_at_once_is_stored_again(
         assert book.pixels.missing(result.image.tiles) == []
 
 
+async def done(book: Book, session: Session, *names: str, shade: int = 1) -> list[Job]:
+    """Jobs that have ended, each with a picture of one colour, which is the first one's or the next."""
+    jobs = []
+    for name in names:
+        job = await accepted(book, session, name)
+        await painted(book, job, shade)
+        await book.end(job, Done(name, 1.0))
+        jobs.append(job)
+    return jobs
+
+
 async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path: Path) -> None:
     """Another's pictures that wait stand in the way of nobody; as many go as have to, and none in vain."""
     async with opened(tmp_path, room=18 * SLOT) as (book, _):
@@ -178,12 +190,10 @@ async def test_a_request_gets_the_room_of_results_that_nobody_came_for(tmp_path:
             await book.end(job, Done(job.id, 1.0))
         found = await book.pixels.look(REQUEST.images)
 
-        assert not book.make_room("anna", found, replace(REQUEST, batch=4))  # 21 slots
-        assert set(bert.jobs) == {"0", "1", "2"}
-
-        assert book.make_room("anna", found, REQUEST)
-        assert set(bert.jobs) == {"1", "2"}
+        assert book.find_room("anna", found, replace(REQUEST, batch=4)) is None  # 21 slots
+        assert book.find_room("anna", found, REQUEST) == [bert.jobs["0"]]
         job = await accepted(book, anna)
+        assert set(bert.jobs) == {"0", "1", "2"}
         await painted(book, job, shade=9)
         assert set(bert.jobs) == {"1", "2"}
 
@@ -199,15 +209,13 @@ async def test_no_job_is_forgotten_before_its_end_is_told(tmp_path: Path) -> Non
         with locked(tmp_path):
             for job in jobs:
                 await book.end(job, Done(job.id, 1.0))
-            assert not book.make_room("anna", found, REQUEST)
-        assert set(bert.jobs) == {"0", "1", "2"}
+            assert book.find_room("anna", found, REQUEST) is None
 
         async with asyncio.timeout(10):
             while sum(isinstance(message, Done) for message in told(bert)) < 3:
                 await asyncio.sleep(0.02)
                 await book.catch_up()
-        assert book.make_room("anna", found, REQUEST)
-        assert set(bert.jobs) == {"1", "2"}
+        assert book.find_room("anna", found, REQUEST) == [jobs[0]]
 
 
 async def test_a_picture_that_a_worker_brings_again_takes_its_room_once(tmp_path: Path) -> None:
@@ -258,40 +266,98 @@ async def test_a_full_disk_costs_nobody_the_pictures_that_wait(tmp_path: Path) -
         await painted(book, second)
 
 
+async def test_a_job_that_is_not_accepted_costs_nobody_his_pictures(tmp_path: Path) -> None:
+    """Nor does one that is cancelled before it is painted: pictures go when others take their place."""
+    async with opened(tmp_path, room=18 * SLOT) as (book, _):
+        bert, anna = (book.new_session(name, "test") for name in ("bert", "anna"))
+        for number in range(3):
+            await done(book, bert, str(number), shade=number + 1)
+        found = await book.pixels.look(REQUEST.images)
+        assert book.find_room("anna", found, REQUEST)
+        job = await accepted(book, anna)
+        await book.end(job, Cancelled(job.id))
+        with locked(tmp_path), pytest.raises(JournalError):
+            await accepted(book, anna, "b")
+        assert set(bert.jobs) == {"0", "1", "2"}
+
+
+async def test_pictures_that_are_the_same_do_not_go_in_vain(tmp_path: Path) -> None:
+    """A tile that somebody else has too, or that is needed all the same, gives nothing back."""
+    async with opened(tmp_path, room=25 * SLOT) as (book, _):
+        bert, anna = (book.new_session(name, "test") for name in ("bert", "anna"))
+        same, shared = await done(book, bert, "same", "shared", shade=1)
+        waiting = await accepted(book, anna, "waits")
+        [needed] = await done(book, bert, "needed", shade=2)
+        [alone] = await done(book, bert, "alone", shade=3)
+        nothing, found = await book.pixels.look([]), await book.pixels.look([needed.results[0].image])
+        painting = replace(REQUEST, image=None, mask=None)  # four slots for each picture; four are free
+        assert book.find_room("new", found, replace(painting, batch=2)) == [same, shared]
+        assert book.find_room("new", nothing, replace(painting, batch=3)) == [same, shared, needed]
+        assert book.find_room("new", found, replace(painting, batch=3)) == [same, shared, alone]
+        assert book.find_room("new", found, replace(painting, batch=4)) is None
+
+        await painted(book, waiting, shade=1)
+        assert book.find_room("new", found, replace(painting, batch=3)) == [alone]
+
+
 async def test_accepted_jobs_have_room_for_their_pictures(tmp_path: Path) -> None:
     """Requests do not take what pictures will need that were asked for before, also after a restart."""
     async with opened(tmp_path, room=16 * SLOT) as (book, _):
         found = await book.pixels.look(REQUEST.images)
         jobs = []
         for owner in ("anna", "bert", "cleo"):
-            if book.make_room(owner, found, REQUEST):
+            if book.find_room(owner, found, REQUEST) is not None:
                 jobs.append(await accepted(book, book.new_session(owner, "test")))
         assert len(jobs) == 2  # five slots of the pixels that both have, and four of each picture
         await painted(book, jobs[0])
     async with opened(tmp_path, room=16 * SLOT) as (book, waiting):
-        assert not book.make_room("cleo", found, REQUEST)
+        assert book.find_room("cleo", found, REQUEST) is None
         for shade, job in enumerate(waiting):
             await painted(book, job, shade=shade + 1)
             await book.end(job, Done(job.id, 1.0))
-        assert book.make_room("cleo", found, REQUEST)
+        assert book.find_room("cleo", found, REQUEST) is not None
 
 
 async def test_one_token_leaves_to_others_as_much_as_it_takes(tmp_path: Path) -> None:
     """However many jobs it may have: the next client paints at once. A single job may take all there is."""
-    async with opened(tmp_path, room=40 * SLOT) as (book, _):
+    async with opened(tmp_path, room=35 * SLOT) as (book, _):
         guest, anna = (book.new_session(name, "test") for name in ("guest", "anna"))
         found = await book.pixels.look(REQUEST.images)
         names = iter("abcdefgh")
-        while book.make_room("guest", found, REQUEST):
+        while book.find_room("guest", found, REQUEST) is not None:
             await accepted(book, guest, next(names))
         assert len(guest.jobs) == 3  # five slots of the pixels that all have, and four of each picture
-        assert book.make_room("anna", found, REQUEST)
+        assert book.find_room("anna", found, REQUEST) is not None
         first = await accepted(book, anna)
-        assert not book.make_room("anna", found, replace(REQUEST, batch=2))  # 17 slots, and 6 would be left
+        assert book.find_room("anna", found, REQUEST) is None  # 13 slots, and 10 would be left
         await book.end(first, Cancelled(first.id))
         for job in list(guest.jobs.values()):
             await book.end(job, Cancelled(job.id))
-        assert book.make_room("guest", found, replace(REQUEST, batch=8))  # 37 slots
+        assert book.find_room("guest", found, replace(REQUEST, batch=7)) is not None  # 33 slots
+
+
+async def test_pixels_that_two_tokens_need_are_there_once(tmp_path: Path) -> None:
+    """What one of them leaves to others does not fall because the other one uses the same."""
+    async with opened(tmp_path, room=31 * SLOT) as (book, _):
+        anna, bert = (book.new_session(name, "test") for name in ("anna", "bert"))
+        found = await book.pixels.look(REQUEST.images)
+        for session, name in ((anna, "a"), (bert, "b")):
+            await accepted(book, session, name)
+        assert book.find_room("anna", found, REQUEST) is not None  # 13 slots, and 14 are left beside the picture of b
+        assert book.find_room("anna", found, replace(REQUEST, batch=2)) is None
+
+
+async def test_a_job_makes_room_for_the_one_that_supersedes_it(tmp_path: Path) -> None:
+    """Live painting in a small store: the older one is never finished, so both need not have room."""
+    async with opened(tmp_path, room=12 * SLOT) as (book, _):
+        anna, _ = (book.new_session(name, "test") for name in ("anna", "bert"))
+        found = await book.pixels.look(REQUEST.images)
+        older = await accepted(book, anna, "older")
+        assert book.find_room("anna", found, REQUEST) is None
+        assert book.find_room("anna", found, REQUEST, older) == ()
+        assert book.pixels.shares.of("anna") == 9
+        await book.end(older, Cancelled("older"))
+        assert book.find_room("anna", found, REQUEST, older) == ()
 
 
 async def test_nobody_loses_results_to_who_takes_more(tmp_path: Path) -> None:
@@ -302,21 +368,21 @@ async def test_nobody_loses_results_to_who_takes_more(tmp_path: Path) -> None:
         modest = [book.new_session(f"anna {number}", "test") for number in range(6)]
         await accepted(book, guest, "waits")
         for shade, session in enumerate((*modest, guest), start=1):
-            job = await accepted(book, session, "done")
-            await painted(book, job, shade)
-            await book.end(job, Done(job.id, 1.0))
+            await done(book, session, "done", shade=shade)
 
-        assert book.make_room("guest", found, replace(REQUEST, batch=2))  # 8 slots more; 7 are free
-        assert set(guest.jobs) == {"waits"}
+        leaving = book.find_room("guest", found, replace(REQUEST, batch=2))  # 8 slots more; 7 are free
+        assert leaving == [guest.jobs["done"]]
+        book.make_way(leaving)
 
-        assert not book.make_room("guest", found, replace(REQUEST, batch=3))  # 11 are free, and 4 of each of them
-        assert all(session.jobs for session in modest)
+        # 11 are free, and 4 of each of them
+        assert book.find_room("guest", found, replace(REQUEST, batch=3)) is None
 
-        assert book.make_room("new", found, replace(REQUEST, batch=3))  # which takes nothing yet
-        assert sum(bool(session.jobs) for session in modest) == 5
+        leaving = book.find_room("new", found, replace(REQUEST, batch=3))  # which takes nothing yet
+        assert leaving is not None
+        assert [job.session in modest for job in leaving] == [True]
 
 
-async def test_room_is_made_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_is_found_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that waits is looked at once, however many have to go: the event loop has other things to do."""
     looks = 0
     over = Book._over
@@ -329,13 +395,12 @@ async def test_room_is_made_in_one_go(tmp_path: Path, monkeypatch: pytest.Monkey
     async with opened(tmp_path, room=90 * SLOT) as (book, _):
         session = book.new_session("anna", "test")
         for number in range(20):
-            job = await accepted(book, session, str(number))
-            await painted(book, job, number + 1)
-            await book.end(job, Done(job.id, 1.0))
+            await done(book, session, str(number), shade=number + 1)
         monkeypatch.setattr(Book, "_over", counted)
         found = await book.pixels.look(REQUEST.images)
-        assert book.make_room("anna", found, replace(REQUEST, batch=16))  # 69 slots; 10 are free
-        assert (len(session.jobs), looks) == (5, 1)
+        leaving = book.find_room("anna", found, replace(REQUEST, batch=16))  # 69 slots; 10 are free
+        assert leaving is not None
+        assert (len(leaving), looks) == (15, 1)
 
 
 async def test_what_ended_of_one_token_takes_a_part_of_the_journal(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ async def answer_to(socket: ClientConnection, job: str) -> Record:
     async with asyncio.timeout(20):
         while True:
             message = vocabulary.decode(await socket.recv(decode=False))
-            if isinstance(message, (Accepted, Error)) and message.job == job:
+            if isinstance(message, (Accepted, Missing, Error)) and message.job == job:
                 return message
 
 
@@ -256,7 +256,31 @@ async def test_a_request_that_is_refused_for_want_of_room_costs_nobody_his_pictu
         async with house.greeted((tmp_path / "token").read_text().strip()) as (other, _):
             await other.send(vocabulary.encode(Submit("third", large)))
             assert isinstance(await answer_to(other, "third"), Accepted)
-        assert len(away.jobs) == 10
+        assert len(away.jobs) == 11  # until it is painted
+
+
+async def test_pixels_that_are_asked_for_get_their_room(tmp_path: Path) -> None:
+    """Results that nobody came for go before the pixels come."""
+    async with listening(tmp_path, room=7 << 20) as house, house.greeted() as (socket, _):
+        book = house.daemon._book
+        away = book.new_session("anna", "test")
+        job = await accepted(book, away)
+        await painted(book, job)
+        await book.end(job, Done(job.id, 1.0))
+        image, pixels = image_of(400, 300, 4, os.urandom(400 * 300 * 4))
+        mask, shape = image_of(400, 300, 1, os.urandom(400 * 300))
+        request = replace(PAINT, width=400, height=300, image=image, mask=mask, batch=3)  # which takes 20 slots of 28
+        await socket.send(vocabulary.encode(Submit("a", request)))
+        missing = await answer_to(socket, "a")
+        assert isinstance(missing, Missing)
+        assert set(away.jobs) == {"a"}
+        more = replace(request, batch=5)
+        await socket.send(vocabulary.encode(Submit("b", more)))
+        assert isinstance(await answer_to(socket, "b"), Missing)
+        assert away.jobs == {}
+        await send(socket, {**pixels, **shape})
+        await socket.send(vocabulary.encode(Submit("b", more)))
+        assert isinstance(await answer_to(socket, "b"), Accepted)
 
 
 async def test_a_request_that_the_store_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Storing(RuleBasedStateMachine):
     @rule(wanted=some_names)
     def pin(self, wanted: list[bytes]) -> None:
         if set(wanted) <= self.here:
-            self.store.pin(iter(wanted))
+            assert self.store.pin(iter(wanted)) == {name: SLOTS[name] for name in wanted}
             for name in set(wanted):
                 self.pins[name] += 1
                 self.loose.pop(name, None)
@@ -120,6 +120,8 @@ class Storing(RuleBasedStateMachine):
         more = {name for name in asked if not (name in self.here and name in self.pins)}
         short = self.pinned + sum(SLOTS[name] for name in more) + 1 - self.count
         assert self.store.shortage({name: self.store.slots_for(len(CONTENT[name])) for name in asked}, 1) == short
+        pinned = {name: (self.pins[name], SLOTS[name]) for name in {*asked} & self.here & {*self.pins}}
+        assert self.store.pinned(asked) == pinned
 
     @precondition(lambda self: self.here)
     @rule(data=st.data())
