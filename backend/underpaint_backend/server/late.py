@@ -87,13 +87,19 @@ class LateWrites:
             while self._waiting and await (late := self._waiting[0]).is_written():
                 late.tell()
                 if self._waiting and self._waiting[0] is late:
-                    self._waiting.popleft()
-                    self._jobs[late.job] -= 1
-                    if not self._jobs[late.job]:
-                        del self._jobs[late.job]
+                    self._pop()
+        self._tell_what_waits_for_too_long()
+
+    def _tell_what_waits_for_too_long(self) -> None:
         for late in self._waiting:
             if time.monotonic() - late.since > TOLD_ANYWAY:
                 late.tell()
+
+    def _pop(self) -> None:
+        late = self._waiting.popleft()
+        self._jobs[late.job] -= 1
+        if not self._jobs[late.job]:
+            del self._jobs[late.job]
 
     def _append(self, late: _Late) -> None:
         self._waiting.append(late)
