@@ -2,7 +2,7 @@
 
 A model with random weights paints two pictures with guidance, while another model is idle in memory. On a CPU the
 system itself holds each run, a process of its own, to so many bytes (`RLIMIT_DATA`); on CUDA, torch's allocator does.
-From run to run there is less. A rung counts if all pictures that were made on it are as near to those without a limit
+From run to run there is less; a rung that was passed over is looked for in between. A rung counts if all pictures that were made on it are as near to those without a limit
 as they should be (`BOUNDS`), and none counts if there was no run in which even the last rung was too little and the
 error said how much was missing.
 """
@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -34,6 +35,8 @@ set by what was measured; pictures of two seeds are 46 apart.
 """
 ROUNDING = 0.05
 """May be added in any case, as want of memory also decides whether oneDNN is used."""
+NARROW = 1.02
+"""Limits that are nearer to each other have no other one in between."""
 NUMBERS = re.compile(r"needed [\d.,]+ .?B more, and [\d.,]+ .?B were free")
 MIB = 1 << 20
 
@@ -59,15 +62,43 @@ def measure(limits: list[int], side: int = SIDE, device: str = "cpu") -> Figure:
         build(folder)
         free = in_process(folder, None, side, device)
         expected = np.load(folder / "pictures.npy").astype(float)
-        rows = [row_for("none", free, 0.0)]
-        rows[0]["note"] = f"the two pictures are {np.abs(expected[0] - expected[1]).mean():.1f} apart from each other"
-        for limit in limits:
+        rows: dict[int, dict[str, object]] = {}
+
+        def run(limit: int) -> None:
             found = in_process(folder, limit, side, device)
             apart = None
             if found["error"] is None:
                 apart = float(np.abs(np.load(folder / "pictures.npy") - expected).mean())
-            rows.append(row_for(str(limit), found, apart))
-    return Figure("memory", count_of(rows), "rungs", f">= {len(BOUNDS)}", rows)
+            rows[limit] = row_for(str(limit), found, apart)
+
+        for limit in limits:
+            run(limit)
+        for rung in BOUNDS:
+            while (limit := between(rows, rung)) is not None:
+                run(limit)
+    unlimited = row_for("none", free, 0.0)
+    unlimited["note"] = f"the two pictures are {np.abs(expected[0] - expected[1]).mean():.1f} apart from each other"
+    ordered = [unlimited, *(rows[limit] for limit in sorted(rows, reverse=True))]
+    return Figure("memory", count_of(ordered), "rungs", f">= {len(BOUNDS)}", ordered)
+
+
+def between(rows: Mapping[int, Mapping[str, object]], rung: str) -> int | None:
+    """Where to look for a rung on which no picture was made: half way between the last limit above it and the one below it."""
+    order = list(BOUNDS)
+    highest = {limit: max(map(order.index, rungs_of(row)), default=-1) for limit, row in rows.items()}
+    if any(rung in rungs_of(row) and row["holds"] for row in rows.values()):
+        return None
+    above = min((limit for limit in rows if highest[limit] < order.index(rung)), default=None)
+    below = max((limit for limit in rows if highest[limit] > order.index(rung)), default=None)
+    if above is None or below is None or above < NARROW * below:
+        return None
+    limit = round((above * below) ** 0.5)
+    return None if limit in rows else limit
+
+
+def rungs_of(row: Mapping[str, object]) -> list[str]:
+    """Those that were reached."""
+    return [rung for rung in str(row["rungs"]).split(", ") if rung in BOUNDS]
 
 
 def row_for(limit: str, found: dict[str, Any], apart: float | None) -> dict[str, object]:
@@ -92,7 +123,7 @@ def count_of(rows: list[dict[str, object]]) -> int:
         return 0
     reached = {rung: True for rung in BOUNDS if any(rung in str(row["rungs"]) and row["holds"] for row in rows)}
     for row in rows:
-        for rung in str(row["rungs"]).split(", "):
+        for rung in rungs_of(row):
             if row["holds"] == "NO":
                 reached[rung] = False
     return sum(reached.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from memory import BOUNDS, count_of, measure, row_for
+from memory import BOUNDS, between, count_of, measure, row_for
 
 LACKING = "There was not enough memory for this picture: it needed 11 MB more, and 26 MB were free."
 
@@ -47,3 +47,22 @@ def test_nothing_counts_without_numbers_at_the_end() -> None:
         count_of([*enough, row_for("1", {"reached": [], "error": "it needed more memory, and 7 MB were free"}, None)])
         == 0
     )
+
+
+def test_a_rung_that_was_passed_over_is_looked_for_in_between() -> None:
+    """Until it is found, or until there is nothing in between."""
+
+    def found(*runs: tuple[int, str]) -> dict[int, dict[str, object]]:
+        return {limit: row_for(str(limit), {"reached": words.split(), "error": None}, 0.0) for limit, words in runs}
+
+    ends = (400, "evict tile"), (100, "evict tile fp8")
+    assert between(found(*ends), "alone") == 200
+    assert between(found(*ends, (200, "evict tile fp8")), "alone") == 283
+    assert between(found(*ends, (200, "evict split")), "alone") == 141
+    assert between(found(*ends, (200, "evict alone")), "alone") is None
+    failed = row_for("50", {"reached": ["alone", "fetched"], "error": LACKING}, None)
+    assert between({**found(*ends), 50: failed}, "alone") == 200
+    assert between(found(*ends), "fetched") is None
+    assert between(found((101, "split"), (100, "fp8")), "alone") is None
+    assert between(found((21, "split"), (20, "fp8")), "alone") is None
+    assert between(found((100, "split"), (200, "fp8")), "alone") is None
