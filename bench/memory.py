@@ -2,9 +2,9 @@
 
 A model with random weights paints two pictures with guidance, while another model is idle in memory. On a CPU the
 system itself holds each run, a process of its own, to so many bytes (`RLIMIT_DATA`); on CUDA, torch's allocator does.
-From run to run there is less; a rung that was passed over is looked for in between. A rung counts if all pictures that were made on it are as near to those without a limit
-as they should be (`BOUNDS`), and none counts if there was no run in which even the last rung was too little and the
-error said how much was missing.
+From run to run there is less; a rung that was passed over is looked for in between. A rung counts if all pictures that
+were made on it are as near to those without a limit as they should be (`BOUNDS`), and none counts if there was no run
+in which even the last rung was too little and the error said how much was missing.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def measure(limits: list[int], side: int = SIDE, device: str = "cpu") -> Figure:
         for limit in limits:
             run(limit)
         for rung in BOUNDS:
-            while (limit := between(rows, rung)) is not None:
-                run(limit)
+            while (between_two := between(rows, rung)) is not None:
+                run(between_two)
     unlimited = row_for("none", free, 0.0)
     unlimited["note"] = f"the two pictures are {np.abs(expected[0] - expected[1]).mean():.1f} apart from each other"
     ordered = [unlimited, *(rows[limit] for limit in sorted(rows, reverse=True))]
@@ -83,7 +83,7 @@ def measure(limits: list[int], side: int = SIDE, device: str = "cpu") -> Figure:
 
 
 def between(rows: Mapping[int, Mapping[str, object]], rung: str) -> int | None:
-    """Where to look for a rung on which no picture was made: half way between the last limit above it and the one below it."""
+    """Where to look for a rung on which no picture was made: half way from the last limit above it to the one below."""
     order = list(BOUNDS)
     highest = {limit: max(map(order.index, rungs_of(row)), default=-1) for limit, row in rows.items()}
     if any(rung in rungs_of(row) and row["holds"] for row in rows.values()):
