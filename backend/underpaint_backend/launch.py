@@ -23,11 +23,18 @@ class Launched:
     url: str
     token: str
     home: Path
+    log_began: int = 0
+    """Bytes of the log that earlier daemons left."""
 
     @property
     def log(self) -> Path:
-        """What the daemon and its worker print."""
+        """What the daemon and its worker print, after what earlier ones did."""
         return self.home / "daemon.log"
+
+    @property
+    def said(self) -> str:
+        """What this daemon and its worker have printed."""
+        return self.log.read_bytes()[self.log_began :].decode("utf-8", "replace")
 
     def stop(self) -> int:
         """Ask the daemon to end, as a service manager would, and return its exit code; twice does no harm.
@@ -60,9 +67,8 @@ def launch(home: Path, *words: str, port: int = 0) -> Launched:
         line = process.stdout.readline()
     if not line:
         process.wait(PATIENCE)
-        said = (home / "daemon.log").read_bytes()[earlier:].decode("utf-8", "replace")
-        raise RuntimeError(said.strip()[-2000:])
-    return Launched(process, line.split()[-1], (home / "token").read_text(encoding="ascii").strip(), home)
+        raise RuntimeError(Launched(process, "", "", home, earlier).said.strip()[-2000:])
+    return Launched(process, line.split()[-1], (home / "token").read_text(encoding="ascii").strip(), home, earlier)
 
 
 @contextlib.contextmanager

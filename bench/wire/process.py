@@ -24,7 +24,7 @@ def children(pid: int) -> list[int]:
 def wait_for_worker(daemon: Launched) -> None:
     """Until it says that it is ready: while it imports, it takes the time of whoever is measured."""
     deadline = time.monotonic() + 120
-    while "ready on" not in daemon.log.read_text("utf-8", "replace"):
+    while "ready on" not in daemon.said:
         if time.monotonic() > deadline:
             raise RuntimeError("the worker does not start")
         time.sleep(0.1)
